@@ -1,0 +1,250 @@
+"""What a calibration text says of each layer: the second moments of its inputs and of the loss gradients at its outputs.
+
+They are the two Kronecker factors of the layer's Fisher information (J. Martens and R. Grosse, Optimizing Neural Networks with
+Kronecker-factored Approximate Curvature, ICML 2015): the loss rises by about ½ tr(G ΔW S ΔWᵀ) nats per token when the weight changes by ΔW.
+
+That form takes inputs and gradients for independent, and tokens too, which errs most for keys and values: what all keys share hardly
+moves an attention pattern. So, besides, the Fisher information in each singular direction of the weight is measured without it, as in
+EKFAC (T. George et al., Fast Approximate Natural Gradient Descent in a Kronecker-factored Eigenbasis, NeurIPS 2018).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from bondwise.errors import UserError
+from bondwise.evaluate import check_fits
+from bondwise.replay import is_transposed, layer_module
+from bondwise.spectral import singular_directions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from bondwise.modelmap import Layer
+
+STRIPS = 4
+"""Strips of rows a moment is summed in, each up to the diagonal: 5/8 of the work of the whole matrix."""
+CHUNK = 256
+"""Tokens whose probabilities, float32 [CHUNK, vocabulary], are in memory at a time beyond the logits and their gradient."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Of one layer, float32 on the model's device; ½ tr(G ΔW S ΔWᵀ) is in nats per token of the text.
+
+    Layers that read the same tensor (q, k and v; gate and up) hold the same `inputs`.
+    """
+
+    inputs: Tensor
+    """S = E[x xᵀ] [in, in], over the tokens that reached the layer."""
+    gradients: Tensor | None
+    """G = E[g gᵀ] [out, out], g the gradient at the layer's outputs of the summed loss of the sequence; None where none were asked for.
+
+    Where not every token reaches the layer (an expert), still over all tokens, those others counting as zero.
+    """
+    tokens: int
+    """How many reached the layer."""
+    directions: Tensor | None = None
+    """E[(Σ_t σ_i u_iᵀg_t v_iᵀx_t)²] per token of the text, [min(out, in)] float64, for the singular triples σ_i u_i v_iᵀ of the weight.
+
+    The sum is over the tokens of a sequence; the order is that of `spectral.singular_directions`.
+    """
+
+
+def collect_moments(
+    model: PreTrainedModel,
+    layers: Sequence[Layer],
+    ids: Tensor,
+    *,
+    gradients: bool = True,
+    seed: int,
+    progress: Callable[[float, float], None],
+    check_cancelled: Callable[[], None],
+) -> dict[str, Moments]:
+    """The moments of `layers` (by name) over token ids [sequences, length] int64, in one forward and one backward pass a sequence.
+
+    The loss is that of labels drawn from the model's own distribution, one a position: then G is the true Fisher's and no label of the text
+    is needed (Martens and Grosse, §2.2). `seed` draws them, equally on every device.
+
+    Products are taken and summed in float32: a sum over N tokens of x_i x_j is off by at most about (length + sequences)·6e-8 of
+    √(Σx_i² Σx_j²), and far less as a rule. In memory: 4 bytes for every element of the moments and, with gradients, of a square of the
+    layer's shorter side; and the activations of one sequence.
+    No gradient of a weight is made; `requires_grad` of the parameters is as before afterwards. `progress(done, total)` counts sequences.
+    Raises UserError where a layer is not a module of the model, no token reaches it, or what it computes is not finite.
+    """
+    check_fits(model, ids)
+    sums: dict[str, _Sums] = {}
+    for layer in layers:
+        check_cancelled()
+        sums[layer.name] = _sums(model, layer, gradients=gradients)
+    generator = torch.Generator().manual_seed(seed)
+    with _collecting(model, list(sums.values()), gradients=gradients, check_cancelled=check_cancelled), torch.set_grad_enabled(gradients):
+        for done, sequence in enumerate(ids):
+            check_cancelled()
+            logits = cast("Tensor", cast("Any", model)(input_ids=sequence[None].to(model.device), use_cache=False).logits)[0]
+            progress(done + 0.5, len(ids))
+            check_cancelled()
+            if gradients:
+                logits.backward(_loss_gradient(logits.detach(), generator))
+            progress(done + 1, len(ids))
+    return {name: one.mean(sums, ids.numel()) for name, one in sums.items()}
+
+
+@dataclass
+class _Sums:
+    """What is being added up of one layer. Only the lower triangles hold it."""
+
+    layer: Layer
+    module: nn.Module
+    vectors: Tensor | None
+    """The singular vectors of the weight's shorter side in columns, [s, s] float32; None where no gradients are asked for."""
+    leader: str | None = None
+    """The layer that adds up the inputs: this one, or the first that read the same tensor. Unknown before the first forward pass."""
+    inputs: Tensor | None = None
+    gradients: Tensor | None = None
+    directions: Tensor | None = None
+    tokens: int = 0
+    finished: Tensor | None = field(default=None, init=False)
+    """S of the leader, once made."""
+
+    def mean(self, others: dict[str, _Sums], tokens: int) -> Moments:
+        leader = others[self.leader or self.layer.name]
+        if leader.inputs is None:
+            raise UserError(
+                f"No token of the calibration text reached {self.layer.name}.", "Use more text (--sequences), or leave the layer out."
+            )
+        if leader.finished is None:
+            leader.finished = _finish(leader.inputs, leader.tokens, f"The inputs of {self.layer.name}")
+        gradients = None if self.gradients is None else _finish(self.gradients, tokens, f"The loss gradients of {self.layer.name}")
+        directions = None if self.directions is None else self.directions / tokens
+        return Moments(leader.finished, gradients, leader.tokens, directions)
+
+    def short_side(self, read: Tensor, written: Tensor) -> Tensor:
+        """What `add_gradient` will need of a pass through the layer: inputs or outputs, whichever has fewer channels."""
+        return read if self.layer.shape[0] >= self.layer.shape[1] else written
+
+    @torch.no_grad()
+    def add_gradient(self, short_side: Tensor, gradient: Tensor) -> None:
+        """Adds the gradient at the outputs of one pass, […, out]."""
+        assert self.vectors is not None
+        self.gradients = _add_products(self.gradients, gradient)
+        ours, theirs = short_side.flatten(0, -2), gradient.flatten(0, -2)
+        if self.layer.shape[0] >= self.layer.shape[1]:  # v_iᵀx, and σ_i u_iᵀg = v_iᵀWᵀg
+            weight = cast("Tensor", self.module.weight).detach()
+            theirs = theirs @ (weight.mT if is_transposed(self.module) else weight)
+        elif (bias := cast("Tensor | None", getattr(self.module, "bias", None))) is not None:  # u_iᵀg, and σ_i v_iᵀx = u_iᵀWx
+            ours = ours - bias
+        along = ((ours.float() @ self.vectors) * (theirs.float() @ self.vectors)).sum(0).to(torch.float64).square()
+        self.directions = along if self.directions is None else self.directions.add_(along)
+
+
+@contextmanager
+def _collecting(model: PreTrainedModel, sums: Sequence[_Sums], *, gradients: bool, check_cancelled: Callable[[], None]) -> Generator[None]:
+    """Inside the block every pass through the model adds to `sums`."""
+    readers = WeakTensorKeyDictionary()
+
+    def forward(one: _Sums, _module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+        check_cancelled()
+        read = arguments[0].detach()
+        if one.leader is None:
+            one.leader = cast("str", readers.setdefault(arguments[0], one.layer.name))
+        if one.leader == one.layer.name:
+            one.inputs = _add_products(one.inputs, read)
+            one.tokens += read.shape[:-1].numel()
+        if not bool(output.sum(dtype=torch.float32).isfinite()):  # NaN and infinity survive a sum, which is cheaper than looking at each
+            raise UserError(
+                f"{one.layer.name} puts out NaN or infinity on the calibration text.",
+                "Its weights are damaged, or its activations overflow: use another dtype.",
+            )
+        if gradients:
+            output.register_hook(partial(backward, one, one.short_side(read, output.detach())))
+
+    def backward(one: _Sums, short_side: Tensor, gradient: Tensor) -> None:
+        check_cancelled()
+        one.add_gradient(short_side, gradient)
+
+    def start_graph(_module: nn.Module, _arguments: object, output: Tensor) -> Tensor:
+        return output.requires_grad_() if gradients else output
+
+    required = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    handles = [one.module.register_forward_hook(partial(forward, one)) for one in sums]
+    handles.append(model.get_input_embeddings().register_forward_hook(start_graph))
+    try:
+        for parameter in required:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in required:
+            parameter.requires_grad_(True)
+
+
+def _sums(model: PreTrainedModel, layer: Layer, *, gradients: bool) -> _Sums:
+    try:
+        module = layer_module(model, layer)
+    except ValueError as error:
+        raise UserError(f"{error}, so it cannot be calibrated.", "Leave it out (--exclude).") from None
+    if not gradients:
+        return _Sums(layer, module, None)
+    weight = cast("Tensor", module.weight).detach()
+    if not bool(weight.isfinite().all()):
+        raise UserError(f"{layer.name} holds weights that are NaN or infinite.", "Copy the weight files of the model again.")
+    _, vectors = singular_directions(weight.mT if is_transposed(module) else weight)
+    return _Sums(layer, module, vectors.to(weight.device, torch.float32))
+
+
+# --- pure --------------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _add_products(total: Tensor | None, vectors: Tensor) -> Tensor:
+    """Adds Σ x xᵀ over vectors [..., size] to the lower triangle of `total` [size, size], float32, in place; None stands for zero."""
+    rows = vectors.flatten(0, -2).float()
+    size = rows.shape[1]
+    if total is None:
+        total = rows.new_zeros(size, size)
+    strips = [size * i // STRIPS for i in range(STRIPS + 1)]
+    for top, bottom in pairwise(strips):
+        total[top:bottom, :bottom].addmm_(rows[:, top:bottom].mT, rows[:, :bottom])
+    return total
+
+
+def _finish(total: Tensor, count: int, what: str) -> Tensor:
+    """The lower triangle of a sum [size, size] → the symmetric mean, in place. Raises UserError where it is not finite."""
+    # A vector with NaN or infinity shows on the diagonal, in the square of that very element.
+    if not bool(total.diagonal().isfinite().all()):
+        raise UserError(f"{what} are not finite on the calibration text.", "Its activations overflow: use another dtype.")
+    total.div_(count).tril_()
+    return total.add_(total.tril(-1).mT)
+
+
+@torch.no_grad()
+def _loss_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """The gradient p − onehot(label) [tokens, vocabulary] of the summed loss of drawn labels, in the dtype of the logits of that shape."""
+    gradient = torch.empty_like(logits)
+    for rows, out in zip(logits.split(CHUNK), gradient.split(CHUNK), strict=True):
+        probabilities = rows.float().softmax(-1)
+        labels = draw_labels(probabilities, generator)
+        out.copy_(probabilities)
+        out.scatter_add_(1, labels[:, None], out.new_full((len(out), 1), -1.0))
+    return gradient
+
+
+def draw_labels(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """One label [tokens] int64 for each row of probabilities [tokens, vocabulary], by the inverse of the cumulative distribution."""
+    cumulative = probabilities.cumsum(-1)
+    drawn = torch.rand(len(probabilities), 1, generator=generator, dtype=torch.float64)
+    # Times the last sum, which rounding leaves beside 1: so a label of probability zero behind it is never drawn.
+    points = drawn.to(cumulative) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp(max=probabilities.shape[1] - 1)

@@ -1,0 +1,364 @@
+"""The command line: `python -m bondwise COMMAND …`.
+
+Every command that works on weights writes a `run.json` into a run directory and calls `run.start`, the only door into the work. With
+`--json` the last line of stdout is one JSON object; progress goes to stderr. Exit status: 0 done, 1 failed with the reason on stderr,
+2 wrong use, 130 cancelled. Imports are lazy: help and the schema need neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bondwise import __version__
+from bondwise.errors import Cancelled, UserError
+from bondwise.terminal import say, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Arguments = argparse.Namespace
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.command(parsed)
+    except UserError as failure:
+        say(failure.message, failure.remedy)
+    except (KeyboardInterrupt, Cancelled):
+        say("Cancelled.")
+        return 130
+    except BrokenPipeError:
+        # Whoever read us, such as `head`, has enough; the interpreter must not complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as failure:
+        say(str(failure))
+    except ModuleNotFoundError as failure:
+        say(f"The engine's environment lacks {failure.name}.", 'Run "Bondwise: Set Up Engine", or `doctor` to see what is missing.')
+    return 1
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------------------
+
+
+def _inspect(parsed: Arguments) -> int:
+    from bondwise.inspection import inspect
+    from bondwise.summary import inspection_text
+
+    found = inspect(Path(_absolute(parsed.model)))
+    show(json.dumps(found.model_dump()) if parsed.json else inspection_text(found))
+    return 0
+
+
+def _tensorize(parsed: Arguments) -> int:
+    rule: dict[str, Any] = {"layers": parsed.layers, "exclude": parsed.exclude, "sites": parsed.sites, "method": parsed.method}
+    size = next((name, value) for name in ("chi", "keep", "error") if (value := getattr(parsed, name)) is not None)
+    rule[size[0]] = size[1]
+    evaluate = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
+    options = {"tensorize": [rule], "output": _absolute(parsed.output), "evaluate": evaluate}
+    shown = f"χ {size[1]}" if size[0] == "chi" else f"{size[0]} {size[1]:.4g}"
+    return _work(parsed, "tensorize", f"Tensorize {_name(parsed.model)}: {', '.join(parsed.layers)} ({shown})", options)
+
+
+def _perplexity(parsed: Arguments) -> int:
+    evaluate: dict[str, Any] = {"data": _data(parsed.data or "builtin")}
+    evaluate |= {name: value for name in ("length", "sequences") if (value := getattr(parsed, name)) is not None}
+    options = {"evaluate": evaluate, "reference": _absolute(parsed.reference) if parsed.reference else None}
+    return _work(parsed, "perplexity", f"Perplexity of {_name(parsed.model)}", options)
+
+
+def _profile(parsed: Arguments) -> int:
+    options: dict[str, Any] = {"mode": parsed.mode, "exclude": parsed.exclude, "output": _absolute(parsed.output)}
+    options["data"] = _data(parsed.data) if parsed.data else None
+    options |= {name: getattr(parsed, name) for name in ("layers", "chi", "keep", "sites", "metric")}
+    options |= {name: getattr(parsed, name) for name in ("limit", "length", "sequences", "precision")}
+    return _work(parsed, "profile", f"Profile {_name(parsed.model)}", options)
+
+
+def _plan(parsed: Arguments) -> int:
+    from bondwise.plan import Request, make_plan
+    from bondwise.plan_file import check_plan_path, write_plan
+    from bondwise.plan_summary import plan_text
+
+    output = None if parsed.dry_run else Path(_absolute(parsed.output))
+    if output is not None:
+        check_plan_path(output, replace=parsed.force)
+    request = Request(
+        model=Path(_absolute(parsed.model)),
+        profile=Path(_absolute(parsed.profile)),
+        target=parsed.budget,
+        exclude=parsed.exclude,
+        floor=parsed.floor,
+        ceiling=parsed.ceiling,
+    )
+    result, file = make_plan(request, output)
+    if output is not None and file is not None:
+        write_plan(output, file)
+    show(json.dumps(result.model_dump()) if parsed.json else plan_text(result))
+    return 0
+
+
+def _run(parsed: Arguments) -> int:
+    from bondwise.foreground import new_run_directory
+    from bondwise.plan_file import read_plan, run_options
+    from bondwise.plan_summary import measured_text
+    from bondwise.run import RESULT
+
+    path = Path(_absolute(parsed.plan))
+    parsed.model, options = run_options(path, read_plan(path))
+    parsed.run = parsed.run or str(new_run_directory("tensorize"))
+    status = _work(parsed, "tensorize", f"Run plan {path.name}", options)
+    if status == 0 and not parsed.json:
+        result = json.loads((Path(_absolute(parsed.run)) / RESULT).read_bytes())
+        if (text := measured_text(result)) is not None:
+            show(text)
+    return status
+
+
+def _sample_model(parsed: Arguments) -> int:
+    return _work(parsed, "sample-model", "Get the sample model", {"output": _absolute(parsed.directory)})
+
+
+def _start(parsed: Arguments) -> int:
+    from bondwise.foreground import follow
+    from bondwise.request import REQUEST
+    from bondwise.run import WRONG_USE
+
+    directory = Path(_absolute(parsed.run_dir))
+    if not (directory / REQUEST).is_file():
+        say(f"{directory} is not a run directory: it has no {REQUEST}.", "Name a folder that holds one.")
+        return WRONG_USE
+    return follow(directory, as_json=parsed.json)
+
+
+def _doctor(parsed: Arguments) -> int:
+    from bondwise.doctor import examine
+    from bondwise.summary import doctor_text
+
+    found = examine(Path.cwd())
+    show(json.dumps(found.model_dump()) if parsed.json else doctor_text(found))
+    return 0
+
+
+def _schema(_parsed: Arguments) -> int:
+    from bondwise.schema import json_schema
+
+    show(json.dumps(json_schema()))
+    return 0
+
+
+# --- runs --------------------------------------------------------------------------------------------------------------------------
+
+
+def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any]) -> int:
+    """Writes the request into a run directory and does it."""
+    from bondwise import atomic
+    from bondwise.foreground import follow, new_run_directory, same_request
+    from bondwise.journal import utc_now
+    from bondwise.request import REQUEST, parse_request
+
+    document: dict[str, Any] = {
+        "version": 1,
+        "kind": kind,
+        "created": utc_now(),
+        "title": title,
+        "device": parsed.device,
+        "seed": parsed.seed,
+        "allow_code": parsed.allow_code,
+        "options": {name: value for name, value in options.items() if value is not None},
+    }
+    if hasattr(parsed, "model"):
+        document["model"] = _absolute(parsed.model)
+        for folder in (document["model"], options.get("reference")):
+            if folder and not Path(folder).is_dir():
+                raise UserError(f"There is no model folder {folder}.", "Name a folder that holds config.json and .safetensors files.")
+    directory = Path(_absolute(parsed.run)) if parsed.run else new_run_directory(kind)
+    parse_request(document, directory)
+    if (directory / REQUEST).exists():
+        if not same_request(directory / REQUEST, document):
+            raise UserError(f"{directory} holds another run.", "Choose another --run folder, or `start` that run.")
+    else:
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(directory / REQUEST, document)
+    return follow(directory, as_json=parsed.json)
+
+
+# --- arguments ---------------------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bondwise", description="Makes large language models small with tensor networks.")
+    parser.add_argument("--version", action="version", version=f"bondwise {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    answers = argparse.ArgumentParser(add_help=False)
+    answers.add_argument("--json", action="store_true", help="the last line of stdout is one JSON object")
+    works = argparse.ArgumentParser(add_help=False, parents=[answers])
+    works.add_argument("--run", metavar="DIR", help="the run directory (default: a new one under .bondwise/runs/)")
+    works.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    works.add_argument("--seed", type=int, default=0)
+    works.add_argument("--allow-code", action="store_true", help="let the model folder's own Python code run")
+
+    def add(name: str, command: Any, text: str, parent: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[parent], allow_abbrev=False)
+        sub.set_defaults(command=command)
+        return sub
+
+    inspect = add("inspect", _inspect, "Show the blocks and layers of a model, from headers alone.", answers)
+    inspect.add_argument("model", metavar="MODEL", help="a model folder, original or compressed")
+
+    tensorize = add("tensorize", _tensorize, "Replace layers by matrix product operators and write a smaller model.", works)
+    tensorize.add_argument("model", metavar="MODEL")
+    tensorize.add_argument("--layers", metavar="PATTERN", action="append", required=True, help="a layer's name, a glob or re:…; repeatable")
+    tensorize.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="layers to leave out; repeatable")
+    size = tensorize.add_mutually_exclusive_group(required=True)
+    size.add_argument("--chi", metavar="N", type=_chi, help="largest bond dimension χ")
+    size.add_argument("--keep", metavar="F", type=_fraction, help="part of each layer's parameters to keep: 0.3 or 30%%")
+    size.add_argument("--error", metavar="E", type=_error, help="relative error of each layer to stay below: 0.1 or 10%%")
+    tensorize.add_argument("--sites", type=_sites, default="low-rank", help="2 to 5, or low-rank (default)")
+    tensorize.add_argument("--method", choices=["plain"], default="plain", help="how the cores are found")
+    tensorize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
+    tensorize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
+    tensorize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
+
+    perplexity = add("perplexity", _perplexity, "Measure how well a model predicts text.", works)
+    perplexity.add_argument("model", metavar="MODEL")
+    perplexity.add_argument("--data", help="a .txt or .jsonl file, a hub data set or builtin")
+    perplexity.add_argument("--length", metavar="N", type=_at_least(8), help="tokens in a sequence")
+    perplexity.add_argument("--sequences", metavar="N", type=_at_least(1))
+    perplexity.add_argument("--reference", metavar="MODEL", help="a model to measure KL divergence and agreement against")
+
+    _add_profile(add, works)
+    _add_planning(add, answers, works)
+
+    start = add("start", _start, "Do what a run directory's run.json asks, or go on with it.", answers)
+    start.add_argument("run_dir", metavar="RUN_DIR")
+
+    sample = add("sample-model", _sample_model, "Make the sample model, SmolLM2-135M-Instruct.", works)
+    sample.add_argument("directory", metavar="DIR", help="the folder to make")
+
+    add("doctor", _doctor, "Say what is there, what is missing and what to do.", answers)
+    commands.add_parser("schema", help="Print the JSON Schema of every file.").set_defaults(command=_schema)
+    return parser
+
+
+def _add_profile(add: Callable[..., argparse.ArgumentParser], works: argparse.ArgumentParser) -> None:
+    profile = add("profile", _profile, "Find what happens to a model when one layer is compressed, for each layer and size.", works)
+    profile.add_argument("model", metavar="MODEL")
+    profile.add_argument("--layers", metavar="PATTERN", action="append", help="a layer's name, a glob or re:…; repeatable (default: all)")
+    profile.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="layers to leave out; repeatable")
+    size = profile.add_mutually_exclusive_group()
+    size.add_argument("--chi", metavar="N", type=_chi, nargs="+", action="extend", help="bond dimensions χ to measure at")
+    size.add_argument("--keep", metavar="F", type=_fraction, nargs="+", action="extend", help="parts of a layer's parameters to measure at")
+    mode = profile.add_mutually_exclusive_group()
+    mode.add_argument("--spectral", dest="mode", action="store_const", const="spectral", help="predict only, from one calibration pass")
+    mode.add_argument("--measured", dest="mode", action="store_const", const="measured", help="predict and measure (default)")
+    profile.set_defaults(mode="measured")
+    profile.add_argument("--metric", help="perplexity (default), kl, agreement or task:NAME of the LM Evaluation Harness")
+    profile.add_argument("--limit", metavar="N", type=_at_least(1), help="items of a task")
+    profile.add_argument("--sites", type=_sites, help="2 to 5, or low-rank (default)")
+    profile.add_argument("--data", help="a .txt or .jsonl file, a hub data set or builtin; its calibration part is used")
+    profile.add_argument("--length", metavar="N", type=_at_least(8), help="tokens in a sequence")
+    profile.add_argument("--sequences", metavar="N", type=_at_least(1), help="at most, for a layer at a size")
+    profile.add_argument("--precision", metavar="F", type=_part, help="standard error to stop at, as a part of the value; 0: all sequences")
+    profile.add_argument(
+        "--output", metavar="FILE", required=True, help="NAME.sensitivity.json; one of the same model and text is added to"
+    )
+
+
+def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse.ArgumentParser, works: argparse.ArgumentParser) -> None:
+    plan = add("plan", _plan, "Choose each layer's bond dimension for a size, from a profile.", answers)
+    plan.add_argument("model", metavar="MODEL")
+    plan.add_argument("--profile", metavar="FILE", required=True, help="the model's profile, NAME.sensitivity.json")
+    plan.add_argument("--budget", metavar="TARGET", required=True, help="60%% of the parameters, 2GB on disk, or perplexity<30")
+    left_out = plan.add_mutually_exclusive_group()
+    left_out.add_argument(
+        "--exclude", metavar="PATTERN", action="append", help="layers that stay dense; repeatable (default: first block, down projections)"
+    )
+    left_out.add_argument("--exclude-nothing", dest="exclude", action="store_const", const=[], help="no layer has to stay dense")
+    plan.add_argument("--floor", metavar="F", type=_part, default=0.1, help="no layer keeps less than this part (default 10%%)")
+    plan.add_argument("--ceiling", metavar="F", type=_fraction, default=0.95, help="above this part a layer stays dense (default 95%%)")
+    goes = plan.add_mutually_exclusive_group(required=True)
+    goes.add_argument("--output", metavar="FILE", help="the plan to write, NAME.bondwise.json")
+    goes.add_argument("--dry-run", action="store_true", help="write nothing")
+    plan.add_argument("--force", action="store_true", help="replace the plan that is there")
+
+    run = add("run", _run, "Do what a plan says.", works)
+    run.add_argument("plan", metavar="PLAN", help="NAME.bondwise.json")
+
+
+def _chi(text: str) -> int:
+    return _whole(text, 1, "χ")
+
+
+def _at_least(smallest: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        return _whole(text, smallest, "the value")
+
+    return convert
+
+
+def _whole(text: str, smallest: int, what: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or number < smallest:
+        raise argparse.ArgumentTypeError(f"{what} must be a whole number of at least {smallest}, not {text!r}")
+    return number
+
+
+def _fraction(text: str) -> float:
+    number = _number(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"give a part above 0 and up to 1, such as 0.3 or 30%, not {text!r}")
+    return number
+
+
+def _part(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"give a part from 0 to 1, such as 0.1 or 10%, not {text!r}")
+    return number
+
+
+def _error(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"give a relative error above 0 and below 1, such as 0.1 or 10%, not {text!r}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return math.nan
+
+
+def _sites(text: str) -> int | str:
+    if text == "low-rank":
+        return text
+    if text not in ("2", "3", "4", "5"):
+        raise argparse.ArgumentTypeError(f"give 2, 3, 4, 5 or low-rank, not {text!r}")
+    return int(text)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 — resolve() would follow links, Path.absolute keeps `..`
+
+
+def _data(text: str) -> str:
+    """DATA is a file when it looks like one or is one; else a hub data set's id or `builtin`."""
+    return _absolute(text) if text.endswith((".txt", ".jsonl")) or Path(text).is_file() else text
+
+
+def _name(model: str) -> str:
+    return Path(_absolute(model)).name

@@ -1,0 +1,131 @@
+"""What a tensorize run will need, computed before it starts: upper bounds in bytes, from shapes alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from bondwise.checkpoint import BITS
+from bondwise.device import device_memory, host_memory
+from bondwise.errors import UserError
+from bondwise.evaluate import CHUNK
+from bondwise.modelmap import block_index, find_container
+from bondwise.writing import free_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bondwise.checkpoint import Checkpoint
+    from bondwise.resolve import Choice
+    from bondwise.schema import EvaluateOptions
+
+LAYER_COPIES = 6
+"""Float64 copies of a weight that decomposing and checking it hold at most: the weight, the split state and its work space, the cores,
+the product of the rounded cores and the difference."""
+SLACK = 256 << 20
+"""Bytes for what does not depend on the model: workspaces of the libraries, the allocator's own."""
+
+
+class Needs(NamedTuple):
+    """Bytes."""
+
+    layers: int
+    """Memory for the largest layer while it is decomposed."""
+    verify: int
+    """Memory for checking the written folder block by block."""
+    evaluate: int
+    """Memory for measuring the larger of the two models; 0 without evaluation."""
+    compare: int
+    """Memory for both models at once, for the distance between them; 0 without evaluation."""
+    output: int
+    """Disk for the compressed folder."""
+    scratch: int
+    """Disk for the finished layers in the run directory."""
+
+    @property
+    def memory(self) -> int:
+        return max(self.layers, self.verify, self.evaluate)
+
+
+def estimate(
+    checkpoint: Checkpoint, choices: Sequence[Choice], options: EvaluateOptions | None, *, vocabulary: int, tokens: int, device: str
+) -> Needs:
+    """`tokens` is how many are put through the model to check it, `vocabulary` how many it can predict."""
+    container = find_container(checkpoint.tensors.values())
+    blocks: dict[int | None, int] = {}
+    for name, entry in checkpoint.tensors.items():
+        index = block_index(name, container)
+        blocks[index] = blocks.get(index, 0) + entry.parameters
+    resident = 4 * blocks.pop(None, 0)
+    largest_weight = max(choice.dense_parameters for choice in choices)
+    saved = sum(choice.dense_parameters - choice.parameters for choice in choices)
+    compressed = checkpoint.parameters - saved
+    item = 4 if device == "cpu" else max(BITS[entry.dtype] for entry in checkpoint.tensors.values()) // 8
+    # The logits in the model's dtype, twice where a cap or a scale makes another copy, and the float32 pieces of the loss and of KL.
+    outputs = 0 if options is None else vocabulary * (2 * options.length * item + 5 * 4 * CHUNK) + SLACK
+    stored = sum(choice.bytes for choice in choices)
+    replaced = sum(choice.dense_parameters * BITS[choice.layer.dtype] // 8 for choice in choices)
+    return Needs(
+        layers=LAYER_COPIES * 8 * largest_weight + SLACK,
+        verify=resident + 2 * 4 * max(blocks.values(), default=0) + 2 * 8 * largest_weight + 5 * 4 * tokens * vocabulary + SLACK,
+        evaluate=0 if options is None else item * max(checkpoint.parameters, compressed) + outputs,
+        compare=0 if options is None else item * (checkpoint.parameters + compressed) + 2 * outputs,
+        output=checkpoint.bytes - replaced + stored + companion_bytes(checkpoint),
+        scratch=stored,
+    )
+
+
+def companion_bytes(checkpoint: Checkpoint) -> int:
+    """Room for the small files: those beside the weights, and the headers, which name more tensors than before."""
+    small = sum(path.stat().st_size for path in checkpoint.folder.iterdir() if path.is_file() and path.suffix != ".safetensors")
+    headers = sum(len(shard.header) for shard in checkpoint.shards)
+    return small + 3 * headers + len(json.dumps(checkpoint.config)) + (1 << 20)
+
+
+def check_memory(needs: Needs, device: str) -> int:
+    """Free bytes on `device`. Raises UserError, with the step that does not fit and what to change, when there are too few."""
+    free = device_memory(device).free
+    levers = {
+        "decomposing the largest layer": (needs.layers, "Leave the largest layers out (--exclude), or use a machine with more memory."),
+        "checking the result": (needs.verify, "Close other programs, or use a machine with more memory."),
+        "measuring the models": (needs.evaluate, "Leave the evaluation out (no --evaluate or --data), or shorten its sequences."),
+    }
+    for step, (needed, lever) in levers.items():
+        if needed > free:
+            raise UserError(f"Not enough memory on {device}: {step} takes about {_gb(needed)}, {_gb(free)} are free.", lever)
+    # A weight passes through the host's memory on its way to the device.
+    if device != "cpu" and needs.layers // LAYER_COPIES > (host := host_memory().free):
+        raise UserError(
+            f"Not enough memory: reading the largest layer takes about {_gb(needs.layers // LAYER_COPIES)}, {_gb(host)} are free.",
+            "Close other programs.",
+        )
+    return free
+
+
+def check_disk(needs: Needs, output: Path, scratch: Path, scratch_present: int = 0) -> tuple[int, int]:
+    """(bytes needed, bytes free) where the output will lie. Raises UserError when the output or the resume points do not fit.
+
+    `scratch_present` are bytes of resume points that are there already.
+    """
+    free, missing = free_bytes(output), max(needs.scratch - scratch_present, 0)
+    shared = _file_system(output) == _file_system(scratch)
+    needed = needs.output + (missing if shared else 0)
+    for place, wanted in ((output, needed), *(() if shared else ((scratch, missing),))):
+        if wanted > free_bytes(place):
+            raise UserError(
+                f"The disk is too small: {_gb(wanted)} are needed where {place} lies, {_gb(free_bytes(place))} are free.",
+                "Free space, or choose a place on another disk (--output, --run).",
+            )
+    return needed, free
+
+
+def _file_system(path: Path) -> int:
+    place = path.resolve()
+    while not place.exists():
+        place = place.parent
+    return place.stat().st_dev
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"

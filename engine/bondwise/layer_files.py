@@ -1,0 +1,77 @@
+"""The resume points of a tensorize run: one safetensors file a finished layer, with its cores and its figures.
+
+A file counts only when it was made by the same request from the same headers and its bytes are those that were written; any other is as
+good as absent, and the layer is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, cast
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from bondwise import atomic
+from bondwise.schema import LayerFigures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from _typeshed import ReadableBuffer as Buffer
+    from torch import Tensor
+
+    from bondwise.resolve import Choice
+
+
+def layer_path(folder: Path, number: int, name: str) -> Path:
+    """`<number>-<layer>.safetensors`; the number makes it unique whatever is left of the name."""
+    return folder / f"{number:05}-{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:120]}.safetensors"
+
+
+def layer_key(fingerprint: str, choice: Choice) -> str:
+    """What a layer was made from and how; SHA-256 in hex."""
+    wanted = [choice.layer.name, choice.layer.dtype, choice.layer.shape, choice.out_modes, choice.in_modes, choice.bond_dims, choice.error]
+    return hashlib.sha256(json.dumps([fingerprint, *wanted]).encode()).hexdigest()
+
+
+def save_layer(path: Path, key: str, cores: Sequence[Tensor], figures: LayerFigures) -> None:
+    """Writes the file, whole or not at all. `cores` are as `layers.core_weights` makes them, on the CPU."""
+    tensors = {str(index): core for index, core in enumerate(cores)}
+    metadata = {"key": key, "figures": atomic.to_json(figures), "digest": _digest(cores)}
+    atomic.write_bytes(path, save(tensors, metadata))
+
+
+def load_figures(path: Path, key: str) -> LayerFigures | None:
+    """The figures of a finished layer; None when the file is absent, damaged, or of another request."""
+    try:
+        data = path.read_bytes()
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = cast("dict[str, str]", header["__metadata__"])
+        figures = LayerFigures.model_validate_json(metadata["figures"])
+        whole = metadata["key"] == key and metadata["digest"] == _digest(_in_order(load(data)))
+    except (FileNotFoundError, SafetensorError, ValidationError, ValueError, KeyError, TypeError):
+        return None
+    return figures if whole else None
+
+
+def read_cores(path: Path) -> list[Tensor]:
+    """The cores of a finished layer, in memory of their own."""
+    return _in_order(load(path.read_bytes()))
+
+
+def _in_order(tensors: dict[str, Tensor]) -> list[Tensor]:
+    return [tensors[str(index)] for index in range(len(tensors))]
+
+
+def _digest(cores: Sequence[Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for core in cores:
+        digest.update(cast("Buffer", core.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""Linear layers as matrix product operators: made from a dense layer, written to and read from the two-index form of a checkpoint.
+
+The module itself, with its forward paths, is `modeling_mpo.MPOLinear`, which ships inside every compressed checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import nn
+
+from bondwise import modeling_mpo, mpo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+    from transformers.pytorch_utils import Conv1D
+
+    from bondwise.schema import MPOLayer
+
+
+class Costs(NamedTuple):
+    """What a layer stores and computes; multiply-adds are per token, through the cores."""
+
+    parameters: int
+    multiply_adds: int
+    dense_multiply_adds: int
+
+
+class MPOLinear(modeling_mpo.MPOLinear):
+    """The shipped module with the ways to make one."""
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear | Conv1D,
+        out_modes: Sequence[int],
+        in_modes: Sequence[int],
+        *,
+        chi: int | Sequence[int] | None = None,
+        keep: float | None = None,
+        error: float | None = None,
+    ) -> MPOLinear:
+        """Decomposes a layer; bias, dtype, device and training mode stay. A `Conv1D` stores [in, out] and is transposed.
+
+        Options and ValueError as in `mpo.decompose`.
+        """
+        # Conv1D is told apart by its shape attribute and not by its class, which moves between versions of transformers.
+        weight = linear.weight if isinstance(linear, nn.Linear) else linear.weight.mT  # [out, in]
+        decomposed = mpo.decompose(weight.detach(), out_modes, in_modes, chi=chi, keep=keep, error=error)
+        layer = cls.from_cores(decomposed, linear.bias, dtype=weight.dtype, device=weight.device)
+        layer.train(linear.training)
+        return layer
+
+    @classmethod
+    def from_cores(
+        cls, decomposed: mpo.MPO, bias: Tensor | None = None, *, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> MPOLinear:
+        """A layer with these cores, rounded to `dtype`, and a copy of `bias` [out]."""
+        layer = cls(
+            decomposed.in_features,
+            decomposed.out_features,
+            decomposed.out_modes,
+            decomposed.in_modes,
+            decomposed.bond_dims,
+            bias=bias is not None,
+            device=device,
+            dtype=dtype,
+        )
+        with torch.no_grad():
+            for core, weight in zip(layer.cores, core_weights(decomposed, dtype), strict=True):
+                core.get_parameter("weight").copy_(weight)
+            if layer.bias is not None and bias is not None:
+                layer.bias.copy_(bias)
+        return layer
+
+
+def core_weights(decomposed: mpo.MPO, dtype: torch.dtype) -> list[Tensor]:
+    """The cores as a checkpoint stores them: [out_k·r_k, r_{k-1}·in_k], contiguous, in `dtype`."""
+    return [
+        core.permute(1, 3, 0, 2).reshape(core.shape[1] * core.shape[3], core.shape[0] * core.shape[2]).to(dtype).contiguous()
+        for core in decomposed.cores
+    ]
+
+
+def contract_weights(  # noqa: PLR0917
+    weights: Sequence[Tensor],
+    out_modes: Sequence[int],
+    in_modes: Sequence[int],
+    bond_dims: Sequence[int],
+    out_features: int,
+    in_features: int,
+) -> Tensor:
+    """Stored cores → the dense weight [out_features, in_features] in their dtype. Shares no code with the forward paths.
+
+    Raises ValueError where the shapes do not fit the modes and bonds.
+    """
+    bonds = (1, *bond_dims, 1)
+    cores: list[Tensor] = []
+    for k, (weight, o, i) in enumerate(zip(weights, out_modes, in_modes, strict=True)):
+        if weight.shape != (o * bonds[k + 1], bonds[k] * i):
+            raise ValueError(
+                f"core {k} has the shape {list(weight.shape)}, and its modes and bonds ask for {[o * bonds[k + 1], bonds[k] * i]}"
+            )
+        cores.append(weight.reshape(o, bonds[k + 1], bonds[k], i).permute(2, 0, 3, 1))
+    return mpo.contract(cores)[:out_features, :in_features]
+
+
+def costs(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> Costs:
+    """Parameters and multiply-adds per token of an MPO beside the dense layer's, padding included."""
+    return Costs(
+        parameters=mpo.parameter_count(out_modes, in_modes, bond_dims),
+        multiply_adds=mpo.multiply_adds(out_modes, in_modes, bond_dims),
+        dense_multiply_adds=math.prod(out_modes) * math.prod(in_modes),
+    )
+
+
+def mpo_config(base: Mapping[str, Any], layers: Mapping[str, MPOLayer]) -> dict[str, Any]:
+    """config.json of a compressed checkpoint, from the base model's and its tensorized layers.
+
+    A base that is itself compressed keeps its own base, and its other MPO layers. Raises ValueError where the base names no
+    architecture.
+    """
+    earlier: Mapping[str, Any] = base.get("mpo", {}) if base.get("model_type") == modeling_mpo.MODEL_TYPE else {}
+    architectures = base.get("architectures") or []
+    model_type = earlier.get("base_model_type", base.get("model_type"))
+    architecture = earlier.get("base_architecture", architectures[0] if architectures else None)
+    if model_type is None or architecture is None:
+        raise ValueError("config.json names no model_type or no architectures")
+    return {
+        **{key: value for key, value in base.items() if key not in ("auto_map", "mpo")},
+        "model_type": modeling_mpo.MODEL_TYPE,
+        "architectures": list(modeling_mpo.ARCHITECTURES),
+        "auto_map": dict(modeling_mpo.AUTO_MAP),
+        "mpo": {
+            "version": 1,
+            "base_model_type": model_type,
+            "base_architecture": architecture,
+            "layers": {**earlier.get("layers", {}), **{name: layer.model_dump() for name, layer in layers.items()}},
+        },
+    }

@@ -1,0 +1,115 @@
+"""The README.md of a compressed checkpoint: what it is, how to load it, what was measured.
+
+It says nothing that differs between two runs of the same request (dates, speeds): those are in bondwise.json.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bondwise.schema import Evaluation, LayerFigures, TensorizeResult
+
+
+def model_card(name: str, base_name: str, result: TensorizeResult, *, licence: str | None) -> str:
+    """Markdown with the front matter that the hub reads. Names and texts come from files of others and are escaped."""
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [tensor-network, mpo, bondwise]"]
+    if licence is not None:
+        lines.append(f"license: {json.dumps(licence)}")
+    lines += ["---", "", f"# {_plain(name)}", ""]
+    share = result.parameters / result.original_parameters
+    lines.append(
+        f"{_code(base_name)} with {len(result.layers)} of its linear layers as matrix product operators (MPO), made by Bondwise: "
+        f"{result.parameters:,} instead of {result.original_parameters:,} parameters ({share:.1%}), {_megabytes(result.bytes)} instead "
+        f"of {_megabytes(result.original_bytes)}. bondwise.json has all figures and how it was made."
+    )
+    lines += [
+        "",
+        "## Loading",
+        "",
+        "Plain transformers; nothing of Bondwise is needed. `trust_remote_code` lets it run `modeling_mpo.py` of this folder.",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", trust_remote_code=True)',
+        'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")',
+        "```",
+        "",
+        "## Method",
+        "",
+        "Each weight was cut into sites by sequential truncated SVDs (CompactifAI, Tomut et al. 2024; TT-SVD, Oseledets 2011), without "
+        "calibration data and without retraining. The relative error is ‖W − Ŵ‖ / ‖W‖ (Frobenius) with the cores as stored.",
+        "",
+    ]
+    if result.original is not None and result.compressed is not None:
+        lines += [*_measured(result.original, result.compressed), ""]
+    return "\n".join([*lines, *_layers(result.layers), ""])
+
+
+def declared_licence(folder: Path) -> str | None:
+    """The licence in the front matter of the folder's README.md, such as `apache-2.0`."""
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    found = front and re.search(r"^license: *[\"']?([\w.+-]+)[\"']? *$", front[1], re.MULTILINE)
+    return found[1] if found else None
+
+
+def _measured(original: Evaluation, compressed: Evaluation) -> list[str]:
+    source = original.data.rpartition("/")[2]
+    lines = [
+        "## Measured",
+        "",
+        f"On {_code(source)}, {original.tokens:,} predicted tokens that were not used to make the model.",
+        "",
+        "| | original | compressed |",
+        "|---|---|---|",
+        f"| perplexity | {_figure(original)} | {_figure(compressed)} |",
+    ]
+    if compressed.kl is not None and compressed.agreement is not None:
+        lines.append(f"| KL divergence from the original, nats a token | | {compressed.kl:.4f} |")
+        lines.append(f"| same most likely token as the original | | {compressed.agreement:.1%} |")
+    for label, evaluation in (("original", original), ("compressed", compressed)):
+        lines += ["", f"What the {label} model writes after {_code(evaluation.prompt)}:", "", *_fenced(evaluation.sample)]
+    return lines
+
+
+def _layers(layers: list[LayerFigures]) -> list[str]:
+    head = ["## Layers", "", "| layer | sites (out×in) | χ | kept | relative error |", "|---|---|---|---|---|"]
+    return head + [
+        f"| {_code(layer.name)} | {' · '.join(f'{o}×{i}' for o, i in zip(layer.out_modes, layer.in_modes, strict=True))} "
+        f"| {', '.join(map(str, layer.bond_dims))} | {layer.keep:.1%} | {layer.relative_error:.3g} |"
+        for layer in layers
+    ]
+
+
+def _figure(evaluation: Evaluation) -> str:
+    return f"{evaluation.perplexity:.2f} ± {evaluation.standard_error:.2f}"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _plain(text: str) -> str:
+    """A single line in which Markdown and HTML mean nothing."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>&~])", r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Inline code that the text cannot end, safe inside a table too."""
+    line = " ".join(text.split()).replace("|", "¦")
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    return f"{ticks} {line} {ticks}" if "`" in line else f"`{line}`"
+
+
+def _fenced(text: str) -> list[str]:
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return [f"{fence}text", *text.splitlines(), fence]

@@ -1,0 +1,369 @@
+"""Matrix product operators inside a Hugging Face model. This file is copied into every compressed checkpoint and stands alone:
+
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+
+needs torch and transformers, and nothing of Bondwise. The model is the base architecture's own class with the layers named in the
+section `mpo` of config.json replaced by `MPOLinear`, so that generation, caches, attention kernels, checkpointing and device maps are the
+library's own. A layer X has the tensors X.cores.0.weight … X.cores.{n-1}.weight, each core an exact `nn.Linear`:
+
+    core k maps […, r_{k-1}·in_k] → […, out_k·r_k], r_0 = r_n = 1,
+
+and the weight they stand for is W[(o_1…o_n), (i_1…i_n)] = Σ_r Π_k G_k[r_{k-1}, o_k, i_k, r_k], site 1 the slowest index on both sides
+(the tensor train of Oseledets, SIAM J. Sci. Comput. 33, 2011, for matrices). Low rank is two sites (1, in) and (out, 1).
+"""
+
+import functools
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+MODEL_TYPE = "bondwise_mpo"
+AUTO_MAP = {"AutoConfig": "modeling_mpo.MPOConfig", "AutoModelForCausalLM": "modeling_mpo.MPOForCausalLM"}
+ARCHITECTURES = ["MPOForCausalLM"]
+
+ForwardPath = Literal["auto", "cores", "contract", "keep"]
+"""How a layer is applied: site by site through its cores; contract the cores to the dense weight, then one product; contract once and
+keep the dense weight (as fast as the original layer, and as large in memory); or whichever of the first two costs less."""
+
+MAX_STATE = 2**25
+"""Most numbers in the state between two cores (128 MiB in float32). More tokens than fit go through in pieces."""
+MOVE = 56
+"""What moving one number between two cores, or to its place in the contracted weight, costs in multiply-adds.
+
+Measured as CPU time of one thread (AMD EPYC, float32, two runs): least squares over 27 layers (1024×1024, 2048×512, 1536×576; 2–4 sites;
+10, 30 and 80% kept; 4–32 tokens) give 1.7–2.0 ns a number between cores and 1.3–1.5 ns in a contraction, at 39–40 and 30–32
+multiply-adds a nanosecond: 67–81 and 40–47. With 56, the break-even is within a factor of two of the measured one in 22 of the 27."""
+
+
+class MPOLinear(nn.Module):
+    """A linear map [..., in_features] → [..., out_features] whose weight is a matrix product operator.
+
+    `out_modes` and `in_modes` multiply to the sizes, or to more: then the weight is padded, inputs with zeros and outputs cut off.
+    `bond_dims` are the n − 1 interior bond dimensions. `path` chooses how it is applied. Gradients flow on every path.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        out_modes: list[int] | tuple[int, ...],
+        in_modes: list[int] | tuple[int, ...],
+        bond_dims: list[int] | tuple[int, ...],
+        *,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if len(out_modes) != len(in_modes) or len(bond_dims) != len(out_modes) - 1:
+            raise ValueError(f"output modes {out_modes}, input modes {in_modes} and bond dimensions {bond_dims} do not fit together")
+        if math.prod(out_modes) < out_features or math.prod(in_modes) < in_features:
+            raise ValueError(f"output modes {out_modes} and input modes {in_modes} do not cover {out_features}×{in_features}")
+        self.in_features, self.out_features = in_features, out_features
+        self.out_modes, self.in_modes, self.bond_dims = tuple(out_modes), tuple(in_modes), tuple(bond_dims)
+        self.path: ForwardPath = "auto"
+        bonds = (1, *self.bond_dims, 1)
+        self.cores = nn.ModuleList(
+            nn.Linear(bonds[k] * self.in_modes[k], self.out_modes[k] * bonds[k + 1], bias=False, device=device, dtype=dtype)
+            for k in range(len(self.out_modes))
+        )
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
+        self._padding = math.prod(self.in_modes) - in_features
+        self._chain_is_plain = _is_plain_chain(self.out_modes, self.in_modes)
+        self._state_per_token, self._break_even = _cost_model(self.out_modes, self.in_modes, bonds)
+        self._kept: tuple[Any, Tensor] | None = None
+
+    def extra_repr(self) -> str:
+        modes = " · ".join(f"{o}×{i}" for o, i in zip(self.out_modes, self.in_modes, strict=True))
+        return f"in_features={self.in_features}, out_features={self.out_features}, sites={modes}, bonds={list(self.bond_dims)}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = math.prod(x.shape[:-1])
+        path = self._choose(tokens)
+        if path == "cores":
+            y = self._through_cores(x, tokens)
+            return y if self.bias is None else y + self.bias
+        return F.linear(x, self._kept_dense() if path == "keep" else self.dense(), self.bias)
+
+    def _choose(self, tokens: int) -> ForwardPath:
+        path = self.path
+        if path == "cores" or (path == "auto" and tokens < self._break_even) or not self._weights_are_plain():
+            return "cores"
+        if path != "keep":
+            return "contract"
+        trains = self.training or (torch.is_grad_enabled() and any(core.weight.requires_grad for core in self.cores))
+        if not trains:
+            return "keep"
+        self.forget()
+        return "cores" if tokens < self._break_even else "contract"
+
+    def _weights_are_plain(self) -> bool:
+        """Whether the cores' weights may be read past their modules: not where a quantizer, adapter, offloader or shard stands between."""
+        return all(
+            type(core) is nn.Linear
+            and type(core.weight) in (nn.Parameter, Tensor)
+            and not (core._forward_hooks or core._forward_pre_hooks or hasattr(core, "_hf_hook"))
+            for core in self.cores
+        )
+
+    # --- site by site ---
+
+    def _through_cores(self, x: Tensor, tokens: int) -> Tensor:
+        if self._padding:
+            x = F.pad(x, (0, self._padding))
+        if self._chain_is_plain:
+            for core in self.cores:
+                x = core(x)
+            return x[..., : self.out_features]
+        flat = x.reshape(tokens, x.shape[-1])  # [tokens, in]
+        piece = max(1, MAX_STATE // self._state_per_token)
+        if tokens <= piece:
+            y = self._site_by_site(flat)
+        elif torch.is_grad_enabled():
+            # Kept for the backward pass, the states of all pieces would together break the bound: compute them again there instead.
+            y = torch.cat([_tensor(checkpoint(self._site_by_site, part, use_reentrant=False)) for part in flat.split(piece)])
+        else:
+            y = torch.cat([self._site_by_site(part) for part in flat.split(piece)])
+        return y[:, : self.out_features].reshape(*x.shape[:-1], self.out_features)
+
+    def _site_by_site(self, x: Tensor) -> Tensor:
+        """[tokens, in] → [tokens, out], padded sizes."""
+        tokens, rest = x.shape
+        outer = made = bond = 1
+        for core, o, i, r in zip(self.cores, self.out_modes, self.in_modes, (*self.bond_dims, 1), strict=True):
+            rest //= i
+            x = x.reshape(tokens, outer, i, rest, made, bond).permute(0, 1, 4, 3, 5, 2)  # [tokens, outer, made, rest, bond, i]
+            outer *= made
+            x = core(x.reshape(tokens, outer, rest, bond * i))  # [tokens, outer, rest, o·r]
+            made, bond = o, r
+        return x.reshape(tokens, outer * made)
+
+    # --- contracted ---
+
+    def dense(self) -> Tensor:
+        """The weight [out_features, in_features] the cores stand for, in their dtype; differentiable."""
+        product = _tensor(self.cores[0].weight).new_ones(1, 1)  # [o_1·i_1 … o_k·i_k, r_k]
+        bond = 1
+        for core, o, i, r in zip(self.cores, self.out_modes, self.in_modes, (*self.bond_dims, 1), strict=True):
+            tensor = _tensor(core.weight).reshape(o, r, bond, i).permute(2, 0, 3, 1)  # [r_{k-1}, o, i, r_k]
+            flat = tensor.reshape(bond, o * i * r)
+            product = (flat if bond == product.numel() == 1 else product @ flat).reshape(-1, r)
+            bond = r
+        sites = len(self.out_modes)
+        pairs = [mode for pair in zip(self.out_modes, self.in_modes, strict=True) for mode in pair]
+        order = [*range(0, 2 * sites, 2), *range(1, 2 * sites, 2)]
+        weight = product.reshape(pairs).permute(order).reshape(math.prod(self.out_modes), math.prod(self.in_modes))
+        return weight[: self.out_features, : self.in_features]
+
+    def _kept_dense(self) -> Tensor:
+        weights = [_tensor(core.weight) for core in self.cores]
+        state = [(w.data_ptr(), w.dtype, w.device, -1 if w.is_inference() else w._version) for w in weights]
+        if self._kept is None or self._kept[0] != state:
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept = (state, self.dense())
+        return self._kept[1]
+
+    def forget(self) -> None:
+        """Drops the kept dense weight. Done by itself when the weights change, move or train; only a write through `weight.data` while
+        evaluating cannot be seen and needs this call."""
+        self._kept = None
+
+    def train(self, mode: bool = True) -> "MPOLinear":
+        self.forget()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "MPOLinear":
+        self.forget()
+        return super()._apply(fn, recurse)
+
+
+def _tensor(value: Any) -> Tensor:
+    """Says to a type checker what an attribute of a module holds."""
+    return value
+
+
+def _cost_model(out_modes: tuple[int, ...], in_modes: tuple[int, ...], bonds: tuple[int, ...]) -> tuple[int, float]:
+    """The largest state per token (numbers), and the number of tokens from which contracting first costs less than the cores.
+
+    Both paths are priced in multiply-adds of a dense product, with `MOVE` of them for each number that is only moved. Cores, per token:
+    multiply-adds through the cores, and the states put in order before each of them. Contracted, once: the products of the cores, and
+    cores and weight put in order; then out·in multiply-adds per token.
+    """
+    sites = range(len(out_modes))
+    states = [math.prod(out_modes[:k]) * math.prod(in_modes[k:]) * bonds[k] for k in (*sites, len(out_modes))]
+    pairs = [out_modes[k] * in_modes[k] for k in sites]
+    per_token = sum(states[k] * out_modes[k] * bonds[k + 1] for k in sites)
+    once = sum(math.prod(pairs[: k + 1]) * bonds[k] * bonds[k + 1] for k in sites[1:])
+    dense = math.prod(pairs)
+    if not _is_plain_chain(out_modes, in_modes):
+        per_token += MOVE * sum(states[:-1])
+        once += MOVE * (dense + sum(bonds[k] * pairs[k] * bonds[k + 1] for k in sites))
+    return max(states), math.ceil(once / (per_token - dense)) if per_token > dense else math.inf
+
+
+def _is_plain_chain(out_modes: tuple[int, ...], in_modes: tuple[int, ...]) -> bool:
+    """Whether nothing is rearranged between the cores: their products follow each other as in a plain low-rank factorization."""
+    return max(in_modes[1:], default=1) == 1 and max(out_modes[:-1], default=1) == 1
+
+
+# --- the transformers classes ------------------------------------------------------------------------------------------------------
+
+
+class MPOConfig(PretrainedConfig):
+    """The base model's config with its own `model_type` and the section `mpo`.
+
+    Read from a file it is an instance of the base's config class too. The class says `bondwise_mpo`, which is what files get; the
+    instance says the base's model type, which is what the library looks up tensor names, tokenizers and kernels by.
+    """
+
+    model_type = MODEL_TYPE
+    _auto_class = "AutoConfig"
+
+    mpo: dict[str, Any] | None = None
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        if cls is not MPOConfig:
+            return super().from_dict(config_dict, **kwargs)
+        section = config_dict.get("mpo")
+        if not isinstance(section, dict) or "base_model_type" not in section:
+            raise ValueError(f"config.json has no section mpo that names a base model: {sorted(config_dict)}")
+        if section.get("version") != 1:
+            raise ValueError(f"config.json has mpo version {section.get('version')!r}; this modeling_mpo.py reads version 1")
+        config = _config_class(section["base_model_type"]).from_dict(config_dict, **kwargs)
+        (config[0] if isinstance(config, tuple) else config).model_type = section["base_model_type"]
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "model_type": MODEL_TYPE, "architectures": list(ARCHITECTURES), "auto_map": dict(AUTO_MAP)}
+
+
+@functools.cache
+def _config_class(base_model_type: str) -> type[MPOConfig]:
+    if base_model_type not in CONFIG_MAPPING:
+        raise ValueError(f"transformers {transformers.__version__} does not know the base model type {base_model_type!r}")
+    base: Any = CONFIG_MAPPING[base_model_type]
+    # The base comes first: its defaults and its reading of the file are the ones that count.
+    overrides = {"__module__": __name__, "model_type": MODEL_TYPE, "from_dict": MPOConfig.__dict__["from_dict"]}
+    return type("MPOConfig", (base, MPOConfig), overrides)
+
+
+class MPOForCausalLM(PreTrainedModel):
+    """Any decoder-only model of transformers with some linear layers as `MPOLinear`.
+
+    Building or loading it gives an instance of the base architecture's class too, such as LlamaForCausalLM.
+    """
+
+    config_class = MPOConfig
+    _auto_class = "AutoModelForCausalLM"
+
+    def __new__(cls, config: Any, *args: Any, **kwargs: Any) -> "MPOForCausalLM":
+        concrete: Any = _model_class(config) if cls is MPOForCausalLM else cls
+        return super().__new__(concrete)
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        for name, layer in config.mpo["layers"].items():
+            _replace(self, name, layer)
+        # The base's plan shards the layers by their dense weights; without one, tensor parallelism is refused with a reason.
+        self._tp_plan = {}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, config: Any = None, **kwargs: Any) -> Any:
+        if cls is not MPOForCausalLM:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        kwargs["use_safetensors"] = True  # never a pickle
+        if not isinstance(config, MPOConfig):
+            config = MPOConfig.from_pretrained(pretrained_model_name_or_path if config is None else config)
+        return _model_class(config).from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+
+    @classmethod
+    def _from_config(cls, config: Any, **kwargs: Any) -> Any:
+        if cls is not MPOForCausalLM:
+            return super()._from_config(config, **kwargs)
+        return _model_class(config)._from_config(config, **kwargs)
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False: the modules are the library's own, and so are the names its files use for them."""
+        return False
+
+    def set_forward_path(self, path: ForwardPath) -> None:
+        """Chooses how every MPO layer is applied; see `ForwardPath`."""
+        for module in self.modules():
+            if isinstance(module, MPOLinear):
+                module.path = path
+                module.forget()
+
+
+def _model_class(config: Any) -> type[MPOForCausalLM]:
+    return _model_class_of(type(config), config.mpo["base_architecture"])
+
+
+@functools.cache
+def _model_class_of(config_class: type[MPOConfig], architecture: str) -> type[MPOForCausalLM]:
+    base = getattr(transformers, architecture, None)
+    if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
+        raise ValueError(f"transformers {transformers.__version__} has no model class {architecture!r}")
+    # It keeps the base's name, by which the library finds losses and tensor names.
+    return type(architecture, (MPOForCausalLM, base), {"__module__": __name__, "config_class": config_class})
+
+
+def _replace(model: Any, name: str, layer: dict[str, Any]) -> None:
+    path = _module_path(model, name)
+    old = model.get_submodule(path)
+    if isinstance(old, Conv1D):
+        shape = (old.weight.shape[1], old.weight.shape[0])
+    elif isinstance(old, nn.Linear):
+        shape = (old.out_features, old.in_features)
+    else:
+        raise ValueError(f"layer {name} is a {type(old).__name__}, not a linear layer, in {type(model).__name__}")
+    if shape != (layer["out_features"], layer["in_features"]):
+        raise ValueError(f"layer {name} is {shape[0]}×{shape[1]}, and the section mpo says {layer['out_features']}×{layer['in_features']}")
+    if f"{path}.weight" in (getattr(model, "all_tied_weights_keys", None) or {}):
+        raise ValueError(f"layer {name} shares its weight with another, so it cannot be an MPO")
+    weight = old.weight
+    new = MPOLinear(
+        **{key: layer[key] for key in ("in_features", "out_features", "out_modes", "in_modes", "bond_dims", "bias")},
+        device=weight.device,
+        dtype=weight.dtype,
+    )
+    parent_path, _, attribute = path.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    setattr(parent, attribute, new)
+    if not any(True for _ in (*parent.parameters(recurse=False), *parent.buffers(recurse=False))):
+        # After loading, the library initialises what is still unset, and some parents (GPT-2's) would scale their layer's `weight` then.
+        parent._is_hf_initialized = True
+
+
+def _module_path(model: Any, name: str) -> str:
+    """Where the layer that the files call `name` is in the model: files may leave out the base model's prefix, or use older names."""
+    prefix = f"{model.base_model_prefix}."
+    for renamed in (name, _renamed(model, name)):
+        for path in (renamed, prefix + renamed, renamed.removeprefix(prefix)):
+            try:
+                model.get_submodule(path)
+            except AttributeError:
+                continue
+            return path
+    raise ValueError(f"{type(model).__name__} has no layer {name}")
+
+
+def _renamed(model: Any, name: str) -> str:
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming
+    except ImportError:  # before transformers 5 files and modules had the same names
+        return name
+    key = f"{name}.weight"
+    for transform in get_model_conversion_mapping(model):
+        if isinstance(transform, WeightRenaming):
+            key, _ = transform.rename_source_key(key)
+    return key.removesuffix(".weight")

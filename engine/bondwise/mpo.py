@@ -1,0 +1,431 @@
+"""The mathematics: matrix product operators (MPO, also called TT-matrices) of weight matrices. Pure functions on tensors.
+
+A weight W [out, in] is read as a tensor with one output and one input index for each of n sites, site 1 the slowest on both sides,
+
+    W[(o_1 … o_n), (i_1 … i_n)] = Σ_r G_1[1, o_1, i_1, r_1] G_2[r_1, o_2, i_2, r_2] … G_n[r_{n-1}, o_n, i_n, 1],
+
+and the cores G_k [r_{k-1}, out_k, in_k, r_k] come from sequential truncated SVDs. Sources: I. Oseledets, Tensor-train decomposition,
+SIAM J. Sci. Comput. 33 (2011), Algorithm 1 and Theorem 2.2, for the decomposition; A. Tomut et al., CompactifAI (2024), for its use on
+the layers of a language model. The plain low-rank factorization is the case of two sites (1, in) and (out, 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from operator import mul
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EIGH_CONSTANT = 10
+"""Backward error of a symmetric eigenvalue decomposition of order p: ‖E‖_F ≤ EIGH_CONSTANT·p·u·‖G‖_F (LAPACK Users' Guide, §4.7,
+where it is called a modestly growing function of p; 10 p is far above what is observed)."""
+GRAM_BLOCK = 1024
+"""Columns summed in one product of the Gram matrix: short sums, then a sum of those, keep the proven rounding error small."""
+GRAM_STRIPS = 4
+"""Strips of rows the Gram matrix is summed in, each up to the diagonal: 5/8 of the work of the whole."""
+ACCEPTED_EXCESS = 1e-6
+"""The fast path is used only where its proven excess of discarded weight is below this fraction of the discarded weight."""
+GAUGE_FLOOR = 1e-8
+"""Singular values below this fraction of the largest do not drive the choice of scales: they are rounding noise."""
+
+
+# --- sites and counts --------------------------------------------------------------------------------------------------------------
+
+
+def balanced_modes(size: int, sites: int) -> tuple[int, ...]:
+    """The most balanced way to write `size` as a product of `sites` factors, in ascending order.
+
+    Exact wherever `size` has that many prime factors; most balanced means the smallest sum of factors. Otherwise (a prime, say) the
+    modes of the smallest larger size whose modes are within a factor of two of each other: the weight is padded with zeros up to it. A
+    size too small to give every site two values keeps modes of 1.
+    """
+    if size < 1 or sites < 1:
+        raise ValueError(f"size {size} and sites {sites} must be at least 1")
+    if size < 2**sites:
+        return (*[1] * (sites - 1), size)
+    exact = _best_factors(size, sites, 2)
+    while exact is None:
+        size += 1
+        found = _best_factors(size, sites, 2)
+        exact = found if found is not None and found[-1] <= 2 * found[0] else None
+    return exact
+
+
+def _best_factors(size: int, sites: int, least: int) -> tuple[int, ...] | None:
+    """`sites` factors of `size` in ascending order, none below `least`, with the smallest sum; None where there are none."""
+    if sites == 1:
+        return (size,) if size >= least else None
+    best: tuple[int, ...] | None = None
+    for factor in range(least, math.floor(size ** (1 / sites) + 1e-9) + 1):
+        if size % factor == 0:
+            rest = _best_factors(size // factor, sites - 1, factor)
+            if rest is not None and (best is None or factor + sum(rest) < sum(best)):
+                best = (factor, *rest)
+    return best
+
+
+def layer_modes(out_features: int, in_features: int, sites: int | Literal["low-rank"]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Output and input modes of the sites of a layer.
+
+    Output modes ascend and input modes descend: the sites are then as equal in size as they can be, and the forward pass, which goes
+    from site 1 to site n, consumes the input before it makes the output, so that the state between cores stays small.
+    """
+    if sites == "low-rank":
+        return (1, out_features), (in_features, 1)
+    return balanced_modes(out_features, sites), balanced_modes(in_features, sites)[::-1]
+
+
+def max_bond_dims(out_modes: Sequence[int], in_modes: Sequence[int]) -> tuple[int, ...]:
+    """The exact rank of each of the n − 1 bonds: no bond ever needs more than the smaller of the two sides it joins."""
+    sizes = _site_sizes(out_modes, in_modes)
+    return tuple(min(math.prod(sizes[:k]), math.prod(sizes[k:])) for k in range(1, len(sizes)))
+
+
+def parameter_count(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> int:
+    """Numbers stored in the cores: Σ r_{k-1}·out_k·in_k·r_k. The paper's example, 216×216 with modes 6·6·6: 2·36χ + 36χ²."""
+    bonds = (1, *bond_dims, 1)
+    return sum(bonds[k] * size * bonds[k + 1] for k, size in enumerate(_site_sizes(out_modes, in_modes)))
+
+
+def multiply_adds(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> int:
+    """Multiply-adds per token through the cores, site 1 first.
+
+    Core k is applied once for every output index made before it and every input index still to come. Low rank: χ·(in + out).
+    """
+    bonds = (1, *bond_dims, 1)
+    return sum(
+        math.prod(out_modes[:k]) * math.prod(in_modes[k + 1 :]) * bonds[k] * size * bonds[k + 1]
+        for k, size in enumerate(_site_sizes(out_modes, in_modes))
+    )
+
+
+def bond_dims_for_chi(out_modes: Sequence[int], in_modes: Sequence[int], chi: int | Sequence[int]) -> tuple[int, ...]:
+    """`chi` at every bond (or one for each), never above what the sites and bonds on either side of the bond can carry.
+
+    Raises ValueError on χ < 1 or a wrong count.
+    """
+    sizes = _site_sizes(out_modes, in_modes)
+    exact = max_bond_dims(out_modes, in_modes)
+    wanted = tuple(chi) if isinstance(chi, Sequence) else (chi,) * len(exact)
+    if len(wanted) != len(exact):
+        raise ValueError(f"{len(wanted)} bond dimensions given for {len(exact)} bonds ({len(exact) + 1} sites)")
+    if any(bond < 1 for bond in wanted):
+        raise ValueError(f"bond dimension {min(wanted)} is below 1")
+    bonds = [1, *map(min, wanted, exact), 1]
+    for k in range(1, len(sizes)):
+        bonds[k] = min(bonds[k], bonds[k - 1] * sizes[k - 1])
+    for k in reversed(range(1, len(sizes))):
+        bonds[k] = min(bonds[k], sizes[k] * bonds[k + 1])
+    return tuple(bonds[1:-1])
+
+
+def bond_dims_for_keep(
+    out_modes: Sequence[int], in_modes: Sequence[int], keep: float, dense_parameters: int | None = None
+) -> tuple[int, ...]:
+    """The largest χ whose cores hold at most `keep` of the dense weight's parameters, each bond capped at its exact rank.
+
+    `dense_parameters` is out·in of the unpadded weight; by default the product of the modes. Raises ValueError where even χ = 1 is
+    more than `keep` allows.
+    """
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep {keep} is not a fraction above 0 and at most 1")
+    dense = math.prod(out_modes) * math.prod(in_modes) if dense_parameters is None else dense_parameters
+    budget = math.floor(keep * dense + 1e-6)  # keep is often k/dense, computed with rounding
+
+    def parameters(chi: int) -> int:
+        return parameter_count(out_modes, in_modes, bond_dims_for_chi(out_modes, in_modes, chi))
+
+    if parameters(1) > budget:
+        raise ValueError(
+            f"keep {keep:g} allows {budget} parameters, and bond dimension 1 with output modes {tuple(out_modes)} and input modes "
+            f"{tuple(in_modes)} takes {parameters(1)}: keep at least {parameters(1) / dense:.4g}"
+        )
+    low, high = 1, max(max_bond_dims(out_modes, in_modes), default=1)
+    while low < high:  # the count grows with χ
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if parameters(middle) <= budget else (low, middle - 1)
+    return bond_dims_for_chi(out_modes, in_modes, low)
+
+
+def _site_sizes(out_modes: Sequence[int], in_modes: Sequence[int]) -> list[int]:
+    if len(out_modes) != len(in_modes) or not out_modes:
+        raise ValueError(f"output modes {tuple(out_modes)} and input modes {tuple(in_modes)} do not name the same sites")
+    if min(*out_modes, *in_modes) < 1:
+        raise ValueError(f"modes {tuple(out_modes)} and {tuple(in_modes)} must be at least 1")
+    return list(map(mul, out_modes, in_modes))
+
+
+# --- decomposition -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MPO:
+    """Cores of a weight and what was left out.
+
+    `cores[k]` is float64 [r_{k-1}, out_k, in_k, r_k], all cores of equal Frobenius norm. `discarded[k]` is the weight (sum of squares)
+    dropped at bond k as a fraction of ‖W‖_F²; they add up to the squared relative error, exactly but for rounding where nothing was
+    padded, and to a bound on it otherwise.
+    """
+
+    cores: tuple[Tensor, ...]
+    out_features: int
+    in_features: int
+    discarded: tuple[float, ...]
+
+    @property
+    def out_modes(self) -> tuple[int, ...]:
+        return tuple(core.shape[1] for core in self.cores)
+
+    @property
+    def in_modes(self) -> tuple[int, ...]:
+        return tuple(core.shape[2] for core in self.cores)
+
+    @property
+    def bond_dims(self) -> tuple[int, ...]:
+        return tuple(core.shape[3] for core in self.cores[:-1])
+
+
+@torch.no_grad()
+def decompose(
+    weight: Tensor,
+    out_modes: Sequence[int],
+    in_modes: Sequence[int],
+    *,
+    chi: int | Sequence[int] | None = None,
+    keep: float | None = None,
+    error: float | None = None,
+) -> MPO:
+    """Decomposes a weight [out, in] of any real dtype by sequential truncated SVDs (TT-SVD, Oseledets 2011, Algorithm 1).
+
+    Give exactly one of: `chi`, the bond dimension of every bond or of each; `keep`, the fraction of the parameters; `error`, the
+    relative Frobenius error to stay below. For `error`, each bond may drop an equal part of the squared error still unspent (the
+    algorithm's δ = ε/√(n−1)·‖W‖_F, with what earlier bonds did not use passed on: the squared errors of the bonds add up exactly,
+    because every earlier core is an isometry).
+
+    Where the modes multiply to more than the weight's size, the weight is padded with zeros. At two sites the result is the best
+    possible (Eckart–Young); at n sites the error is at most √(n−1) times the best possible. Accuracy of the factorization of each bond:
+    see `_split`.
+
+    The scales are free (a gauge), and chosen for low precision: each bond's singular values are shared evenly, √σ to the left and √σ to
+    the right, so that no core holds tiny columns next to huge ones, and all cores get the same Frobenius norm. In the middle cores this
+    divides rows by √σ_{k-1} and multiplies columns by √σ_k, which stays bounded: the row α of the matrix being split has norm
+    σ_{k-1}(α) ≥ |U[α, j]|·σ_k(j), hence (U[α, j]·√(σ_k(j)/σ_{k-1}(α)))² ≤ |U[α, j]| ≤ 1.
+
+    Raises ValueError: not a matrix, NaN or infinity, modes that do not cover the weight, or a target that is wrong or cannot be met.
+    """
+    if weight.ndim != 2 or weight.numel() == 0:
+        raise ValueError(f"a weight of shape {list(weight.shape)} is not a matrix")
+    if not weight.is_floating_point():
+        raise ValueError(f"a weight of dtype {weight.dtype} is not floating point")
+    if [chi, keep, error].count(None) != 2:
+        raise ValueError("give exactly one of chi, keep and error")
+    if error is not None and not 0 < error < 1:
+        raise ValueError(f"error {error} is not a fraction between 0 and 1")
+    out_features, in_features = weight.shape
+    if math.prod(out_modes) < out_features or math.prod(in_modes) < in_features:
+        raise ValueError(
+            f"output modes {tuple(out_modes)} and input modes {tuple(in_modes)} do not cover a weight of {out_features}×{in_features}"
+        )
+    low, high = map(float, torch.aminmax(weight))
+    largest = max(-low, high)
+    if not math.isfinite(largest):
+        raise ValueError(f"{int((~torch.isfinite(weight)).sum())} of {weight.numel()} values are NaN or infinite")
+    if keep is not None:
+        bonds = bond_dims_for_keep(out_modes, in_modes, keep, weight.numel())
+    else:
+        bonds = max_bond_dims(out_modes, in_modes) if chi is None else bond_dims_for_chi(out_modes, in_modes, chi)
+
+    state, scale = _site_tensor(weight, out_modes, in_modes, largest)
+    sizes = _site_sizes(out_modes, in_modes)
+    unspent = math.inf if error is None else (error**2) * _sum_of_squares(state)
+    kept = 0.0
+    left_scale = state.new_ones(1, dtype=torch.float64)  # [r_{k-1}], what the previous bond has put on its left side
+    cores: list[Tensor] = []
+    discarded: list[float] = []
+    for k, bond in enumerate(bonds):
+        state = state.reshape(left_scale.numel() * sizes[k], -1)  # [r_{k-1}·d_k, d_{k+1} … d_n]
+        allowed = None if error is None else max(0.0, unspent / (len(bonds) - k))
+        left, state, dropped = _split(state, bond, allowed, isometric=k < len(bonds) - 1)  # [r_{k-1}·d_k, r_k], [r_k, d_{k+1} … d_n]
+        unspent -= dropped
+        discarded.append(dropped)
+        columns = torch.linalg.vector_norm(left, dim=0)  # [r_k]
+        sigma = columns * torch.linalg.vector_norm(state, dim=1)
+        kept = float(sigma.square().sum())
+        sigma = torch.where(sigma > 0, sigma.clamp(min=GAUGE_FLOOR * float(sigma.max())), 1.0).sqrt()
+        gauge = sigma / columns.clamp(min=torch.finfo(torch.float64).tiny)
+        cores.append(_as_core(left * gauge, left_scale, out_modes[k], in_modes[k]))
+        left_scale = gauge
+    cores.append(_as_core(state.reshape(-1, 1).double(), left_scale, out_modes[-1], in_modes[-1]))
+    norm_squared = (kept + math.fsum(discarded)) or 1.0
+    return MPO(_even_norms(cores, scale), out_features, in_features, tuple(dropped / norm_squared for dropped in discarded))
+
+
+def _site_tensor(weight: Tensor, out_modes: Sequence[int], in_modes: Sequence[int], largest: float) -> tuple[Tensor, float]:
+    """The weight as [d_1, d_2 … d_n], d_k the pair (out_k, in_k), divided by the power of two below its largest magnitude; and that.
+
+    In float64 where the weight is, else in float32: exact, but for values 10⁻³⁸ times the largest. The division keeps the squares of
+    extreme values inside the range.
+    """
+    if weight.device.type == "mps":
+        weight = weight.cpu()  # no float64 there
+    rows, columns = math.prod(out_modes) - weight.shape[0], math.prod(in_modes) - weight.shape[1]
+    if rows or columns:
+        weight = torch.nn.functional.pad(weight, (0, columns, 0, rows))
+    sites = len(out_modes)
+    pairs = [index for k in range(sites) for index in (k, sites + k)]
+    scale = 2.0 ** (math.frexp(largest)[1] - 1)
+    precision = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    tensor = weight.reshape(*out_modes, *in_modes).permute(pairs)
+    tensor = tensor.to(precision, copy=True, memory_format=torch.contiguous_format).div_(scale)
+    return tensor.reshape(out_modes[0] * in_modes[0], -1), scale
+
+
+def _as_core(matrix: Tensor, left_scale: Tensor, out_mode: int, in_mode: int) -> Tensor:
+    """[r_{k-1}·out_k·in_k, r_k] → [r_{k-1}, out_k, in_k, r_k] with the rows divided by what the bond before has put on its left."""
+    return matrix.reshape(left_scale.numel(), out_mode, in_mode, -1) / left_scale[:, None, None, None]
+
+
+def _even_norms(cores: Sequence[Tensor], scale: float) -> tuple[Tensor, ...]:
+    """The cores times factors whose product is `scale`, so that all have the same Frobenius norm (a zero weight stays as it is)."""
+    norms = [float(torch.linalg.vector_norm(core)) for core in cores]
+    if min(norms) == 0:
+        return tuple(cores)
+    even = math.exp((sum(map(math.log, norms)) + math.log(scale)) / len(cores))
+    return tuple(core * (even / norm) for core, norm in zip(cores, norms, strict=True))
+
+
+def _split(matrix: Tensor, bond: int, allowed: float | None, *, isometric: bool) -> tuple[Tensor, Tensor, float]:
+    """The best A ≈ L·R [p, k]·[k, q] of a matrix A [p, q] in float64 or float32, and the weight ‖A − L·R‖_F² dropped.
+
+    k is `bond`, or the least for which at most the weight `allowed` is dropped. `isometric` asks for orthonormal columns of L.
+
+    Nothing to drop: with k = min(p, q) the split is exact, by the identity or a QR. Otherwise the fast path takes the eigenvectors U of
+    the Gram matrix of A's smaller side, p ≤ q say, which costs p²q + O(p³) instead of an SVD's many times that. What it may lose is
+    bounded as follows, with u = 2⁻⁵³ and γ_n = n·u / (1 − n·u).
+
+    1. G = A Aᵀ is summed in blocks of b columns, so the computed Ĝ = G + E₁ has |E₁| ≤ γ_{b + q/b} |A||A|ᵀ element by element, in any
+       order of summation within a block (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.1 and §3.5), and
+       ‖ |A||A|ᵀ ‖_F ≤ ‖A‖_F². The eigenvectors found are those of Ĝ + E₂, ‖E₂‖_F ≤ c·p·u·‖A‖_F² (`EIGH_CONSTANT`). Together
+       ‖E₁ + E₂‖_F ≤ η·‖A‖_F² with η = γ_{b + q/b} + c·p·u.
+    2. Let V be the k leading eigenvectors of G and U those of G + E. U maximises tr(Uᵀ(G + E)U) over orthonormal U (Ky Fan), so
+       tr(VᵀGV) − tr(UᵀGU) ≤ tr((UUᵀ − VVᵀ) E) ≤ ‖UUᵀ − VVᵀ‖_F ‖E‖_F, and ‖UUᵀ − VVᵀ‖_F² = 2k − 2‖UᵀV‖_F² ≤ 2·min(k, p − k).
+    3. tr(UᵀGU) is the weight kept. So the weight dropped exceeds the optimum by at most √(2·min(k, p − k))·η·‖A‖_F², to which one more
+       η·‖A‖_F² is added for the rounding of U's orthonormality.
+    4. The product R = UᵀA is rounded too, by at most γ_{p+1}·‖|U|ᵀ|A|‖_F ≤ γ_{p+1}·√k·‖A‖_F in the precision it is computed in. That
+       error U·(R − UᵀA) is orthogonal to A − U·UᵀA, so the two squares add up: the weight dropped grows by γ²_{p+1}·k·‖A‖_F². In
+       float64 that is nothing; in float32 it is little enough for coarse truncations of a float32 matrix, at half the time and memory.
+
+    The fast path is taken only where the excess of 3 and 4 is below `ACCEPTED_EXCESS` of the weight dropped each, so the error is at
+    most 1 + 1e-6 times the optimum; elsewhere (almost lossless, or a spectrum that falls off a cliff) a full SVD in float64 decides.
+    """
+    p, q = matrix.shape
+    bond = min(bond, p, q)
+    if bond == min(p, q) and allowed is None:
+        if p <= q:
+            return torch.eye(p, dtype=torch.float64, device=matrix.device), matrix, 0.0
+        left, right = torch.linalg.qr(matrix.double())
+        return left, right, 0.0
+    tall = p > q
+    short = matrix.mT if tall else matrix  # [s, l], s ≤ l
+    gram = _gram(short)
+    total = float(gram.trace())
+    values, vectors = torch.linalg.eigh(gram)  # ascending
+    spectrum = values.flip(0).clamp(min=0).tolist()
+    k = _rank(spectrum, bond, allowed)
+    dropped = math.fsum(spectrum[k:])
+    if _gram_excess(short.shape[0], short.shape[1], k) * total > ACCEPTED_EXCESS * dropped:
+        left, sigma, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+        squares = sigma.square().tolist()
+        k = _rank(squares, bond, allowed)
+        return left[:, :k], sigma[:k, None] * right[:k], math.fsum(squares[k:])
+    if _product_excess(short.shape[0], k, short.dtype) * total > ACCEPTED_EXCESS * dropped:
+        short = short.double()
+    basis = vectors[:, -k:].flip(1)  # [s, k]
+    projected = basis.mT.to(short.dtype) @ short  # [k, l]
+    if not tall:
+        return basis, projected, dropped
+    if not isometric:
+        return projected.mT.double(), basis.mT, dropped
+    left, triangle = torch.linalg.qr(projected.mT.double())  # [p, k], [k, k]
+    return left, triangle @ basis.mT, dropped
+
+
+def _gram(short: Tensor) -> Tensor:
+    """A Aᵀ [s, s] of A [s, l], summed over blocks of `GRAM_BLOCK` columns. Only the lower triangle holds it: `eigh` reads no more."""
+    rows = short.shape[0]
+    strips = [rows * i // GRAM_STRIPS for i in range(GRAM_STRIPS + 1)]
+    gram = short.new_zeros(rows, rows, dtype=torch.float64)
+    buffer = torch.empty_like(short[:, :GRAM_BLOCK], dtype=torch.float64)
+    for piece in short.split(GRAM_BLOCK, dim=1):
+        block = piece if piece.dtype == torch.float64 else buffer[:, : piece.shape[1]].copy_(piece)
+        for top, bottom in pairwise(strips):
+            gram[top:bottom, :bottom].addmm_(block[top:bottom], block[:bottom].mT)
+    return gram
+
+
+def _gram_excess(s: int, length: int, k: int) -> float:
+    """The bound of `_split`, point 3, on the extra weight dropped, as a fraction of ‖A‖_F²."""
+    u = _roundoff(torch.float64)
+    eta = _gamma(min(length, GRAM_BLOCK) + math.ceil(length / GRAM_BLOCK), u) + EIGH_CONSTANT * s * u
+    return (math.sqrt(2 * min(k, s - k)) + 1) * eta
+
+
+def _product_excess(s: int, k: int, dtype: torch.dtype) -> float:
+    """The bound of `_split`, point 4, as a fraction of ‖A‖_F²."""
+    return _gamma(s + 1, _roundoff(dtype)) ** 2 * k
+
+
+def _roundoff(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2
+
+
+def _gamma(terms: int, u: float) -> float:
+    return terms * u / (1 - terms * u)
+
+
+def _rank(squares: Sequence[float], bond: int, allowed: float | None) -> int:
+    """How many of the descending squared singular values to keep: `bond`, or fewer where the rest is within `allowed`; at least 1."""
+    if allowed is None:
+        return bond
+    affordable = sum(tail <= allowed for tail in accumulate(reversed(squares)))
+    return max(1, min(bond, len(squares) - affordable))
+
+
+def _sum_of_squares(tensor: Tensor) -> float:
+    """In float64, without a float64 copy of the whole."""
+    return math.fsum(float(torch.linalg.vector_norm(piece, dtype=torch.float64)) ** 2 for piece in tensor.reshape(-1).split(2**18))
+
+
+# --- back to a matrix --------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def contract(cores: Sequence[Tensor]) -> Tensor:
+    """Cores [r_{k-1}, out_k, in_k, r_k] → the matrix [out, in] they stand for, of the padded size."""
+    out_modes, in_modes = [core.shape[1] for core in cores], [core.shape[2] for core in cores]
+    product = cores[0].reshape(-1, cores[0].shape[3])  # [o_1·i_1, r_1]
+    for core in cores[1:]:
+        product = (product @ core.reshape(core.shape[0], -1)).reshape(-1, core.shape[3])  # [o_1·i_1 … o_k·i_k, r_k]
+    sites = len(cores)
+    pairs = [mode for pair in zip(out_modes, in_modes, strict=True) for mode in pair]
+    order = [*range(0, 2 * sites, 2), *range(1, 2 * sites, 2)]
+    return product.reshape(pairs).permute(order).reshape(math.prod(out_modes), math.prod(in_modes))
+
+
+@torch.no_grad()
+def relative_error(weight: Tensor, approximation: Tensor) -> float:
+    """‖W − Ŵ‖_F / ‖W‖_F in float64; 0 for two zero matrices, infinity where only W is zero."""
+    precise = torch.float32 if weight.device.type == "mps" else torch.float64
+    reference = weight.to(precise)
+    difference = float(torch.linalg.vector_norm(reference - approximation.to(precise)))
+    norm = float(torch.linalg.vector_norm(reference))
+    if norm == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / norm

@@ -1,0 +1,109 @@
+"""`NAME.bondwise.json`: read with its comments, written whole or not at all, turned into the request of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from bondwise import atomic
+from bondwise.errors import UserError
+from bondwise.request import describe
+from bondwise.schema import SCHEMA_VERSION, PlanFile
+
+if TYPE_CHECKING:
+    from bondwise.schema import TensorizeRule
+
+PLAN_SUFFIX = ".bondwise.json"
+_STRING = r'"(?:\\.|[^"\\\n])*"'
+_COMMENT = re.compile(rf"{_STRING}|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"{_STRING}|,(?=\s*[\]}}])")
+
+
+def read_plan(path: Path) -> PlanFile:
+    """The plan in `path`, as it stands there. Raises UserError, naming the file and the line or key, when it is missing or none."""
+    remedy = "Mend the file, or make a plan anew: plan MODEL --profile FILE --budget 60% --output FILE."
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = failure.strerror if isinstance(failure, OSError) else str(failure)
+        raise UserError(f"{path} cannot be read: {reason}.", remedy) from None
+    try:
+        value: Any = json.loads(without_comments(text))
+    except (ValueError, RecursionError) as failure:
+        raise UserError(f"{path} is not JSON: {failure}.", remedy) from None
+    version = value.get("version") if isinstance(value, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        text = f"{path} was made by a newer Bondwise: it has version {version}, this one reads up to {SCHEMA_VERSION}."
+        raise UserError(text, "Update Bondwise.")
+    try:
+        return PlanFile.model_validate(value)
+    except ValidationError as failure:
+        raise UserError(f"{path}: {describe(failure)}.", remedy) from None
+
+
+def check_plan_path(path: Path, *, replace: bool) -> None:
+    """Raises UserError when `path` is no name of a plan, lies in no folder, or is there already and not to be replaced."""
+    if not path.name.endswith(PLAN_SUFFIX) or path.name == PLAN_SUFFIX:
+        raise UserError(f"{path.name} is not the name of a plan file.", f"Choose a name such as small{PLAN_SUFFIX}.")
+    if path.exists() and not replace:
+        raise UserError(f"{path} exists, and may hold changes and comments of yours.", "Choose another --output, or --force.")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {path.parent}.", "Make it, or choose another --output.")
+
+
+def write_plan(path: Path, plan: PlanFile) -> None:
+    """Writes `plan`, whole or not at all. Raises OSError when the disk is full or the folder cannot be written."""
+    atomic.write_bytes(path, to_text(plan).encode())
+
+
+def to_text(plan: PlanFile) -> str:
+    """A plan as a person would lay it out: one line for a rule."""
+    fields = plan.model_dump(by_alias=True, exclude_none=True, exclude={"tensorize"})
+    evaluate = {"evaluate": fields.pop("evaluate")} if "evaluate" in fields else {}
+    head = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in fields.items()]
+    rules = ",\n".join(f"    {_rule(rule)}" for rule in plan.tensorize)
+    tail = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in evaluate.items()]
+    return "{\n" + ",\n".join([*head, f'  "tensorize": [\n{rules}\n  ]', *tail]) + "\n}\n"
+
+
+def without_comments(text: str) -> str:
+    """JSON with comments and trailing commas → JSON: each becomes as many blanks, so that lines and columns stay."""
+
+    def blank(match: re.Match[str]) -> str:
+        return match[0] if match[0].startswith('"') else re.sub(r"[^\n]", " ", match[0])
+
+    return _TRAILING_COMMA.sub(blank, _COMMENT.sub(blank, text))
+
+
+def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
+    """The model and the options of the run that does what the plan says; paths taken from the plan's folder."""
+    folder = path.parent
+    options: dict[str, Any] = {
+        "tensorize": [rule.model_dump(exclude_none=True) for rule in plan.tensorize],
+        "output": _absolute(plan.output, folder),
+    }
+    if plan.predicted is not None:
+        options["predicted"] = plan.predicted.model_dump(exclude_none=True)
+    if plan.evaluate is not None:
+        data = plan.evaluate.data
+        is_file = data.endswith((".txt", ".jsonl"))
+        options["evaluate"] = {**plan.evaluate.model_dump(), "data": _absolute(data, folder) if is_file else data}
+    return _absolute(plan.model, folder), options
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100 -- a symlinked folder keeps the name that the user gave
+
+
+def _rule(rule: TensorizeRule) -> str:
+    shown = {"layers": rule.layers, **rule.model_dump(exclude_defaults=True, exclude={"layers"}), "sites": rule.sites}
+    return "{ " + json.dumps(shown, ensure_ascii=False)[1:-1] + " }"
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2).replace("\n", "\n  ")

@@ -1,0 +1,88 @@
+"""What a profile will need, computed before it starts, and how the memory that is left is shared out: bytes, from shapes alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from bondwise.checkpoint import BITS
+from bondwise.device import device_memory
+from bondwise.errors import UserError
+from bondwise.estimate import LAYER_COPIES, SLACK
+from bondwise.evaluate import CHUNK
+from bondwise.loading import load_config
+from bondwise.terminal import size
+from bondwise.writing import free_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bondwise.checkpoint import Checkpoint
+    from bondwise.profile_places import Place
+    from bondwise.run import Run
+    from bondwise.schema import ProfileRequest
+
+ACTIVATIONS = 2
+"""Numbers kept for the backward pass, as a multiple of the inputs and outputs of the layers: norms, gates and attention add to those."""
+CELL_BYTES, CURVE_BYTES = 600, 12000
+"""Of one in the journal and the file."""
+
+
+class Budgets(NamedTuple):
+    """Bytes."""
+
+    moments: int
+    """For the moments of the layers that are predicted at a time."""
+    states: int
+    """For hidden states of the original."""
+    gradients: int
+    """For the weight gradients of the layers whose slope is measured at a time."""
+    cores: int
+    """For decomposed layers, so that none is decomposed twice."""
+    probabilities: bool
+    """Whether those of the original are kept, or computed anew from its last hidden states."""
+    memory: int
+    memory_available: int
+    disk: int
+    disk_available: int
+
+
+def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budgets:
+    """Raises UserError when the memory holds not even one pass forward and backward, or the disk not the file."""
+    options = cast("ProfileRequest", run.request).options
+    config, _ = load_config(source, allow_code=run.request.allow_code)
+    text: Any = config.get_text_config()
+    vocabulary, hidden = int(text.vocab_size), int(text.hidden_size)
+    item = 4 if run.device == "cpu" else max(BITS[entry.dtype] for entry in source.tensors.values()) // 8
+    length, sequences = options.length, options.sequences
+    shapes = [place.layer.shape for place in places]
+    moments = [4 * (out * out + into * into) for out, into in shapes]
+    largest = max(out * into for out, into in shapes)
+    # The logits, their gradient and the loss between them, and the pieces of the score.
+    outputs = vocabulary * (4 * length * max(item, 4) + 5 * 4 * CHUNK)
+    activations = ACTIVATIONS * item * length * sum(out + into for out, into in shapes)
+    fixed = item * source.parameters + outputs + SLACK + max(activations + max(moments), 8 * LAYER_COPIES * largest)
+    free = device_memory(run.device).free
+    if fixed > free:
+        raise UserError(
+            f"Not enough memory on {run.device}: a pass forward and backward over {length} tokens takes about {size(fixed)}, "
+            f"{size(free)} are free.",
+            "Choose a shorter --length, close other programs, or use another device.",
+        )
+    room = free - fixed
+    each = room // 4
+    measured = options.mode == "measured"
+    states = len({place.layer.block for place in places}) * sequences * length * hidden * item if measured else 0
+    gradients = sequences * sum(4 * out * into for out, into in shapes) if measured else 0
+    cores = sum(4 * max((one.parameters for one in place.sizes), default=0) for place in places) if measured else 0
+    probabilities = sequences * length * vocabulary * 4 if measured else 0
+    states, gradients, cores = (min(each, wanted) for wanted in (states, gradients, cores))
+    keeps = 0 < probabilities <= each
+    used = max(min(sum(moments), room), states + gradients + cores + (probabilities if keeps else 0))
+    disk = CELL_BYTES * sum(len(place.sizes) for place in places) * measured + CURVE_BYTES * len(places)
+    output = Path(options.output)
+    if 2 * disk > (disk_free := free_bytes(output)):
+        raise UserError(
+            f"The disk is too small: {size(2 * disk)} are needed where {output} lies, {size(disk_free)} are free.", "Make room."
+        )
+    return Budgets(room, states, gradients, cores, keeps, fixed + used, free, 2 * disk, disk_free)

@@ -1,0 +1,283 @@
+"""The run that profiles a model: what happens to it when one layer is compressed, predicted for every size and measured for some.
+
+Curves first: one calibration pass and one decomposition a layer predict the loss at all sizes (`spectral`). Then cells, coarse to fine: the
+metric of the whole model with one layer at one size (`measured`). Every figure goes to the journal when it is known, so that a run that was
+killed repeats none; the profile file is written every minute, and at any end.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from bondwise import __version__
+from bondwise.calibrate import collect_moments
+from bondwise.checkpoint import open_checkpoint
+from bondwise.errors import UserError
+from bondwise.evaluate import check_fits
+from bondwise.harness import TASK
+from bondwise.journal import JOURNAL, read_events, utc_now
+from bondwise.loading import load_model, load_tokenizer
+from bondwise.measured import Work, measure, measure_baseline, measure_task
+from bondwise.memory import release_freed_memory
+from bondwise.modelmap import find_container, map_model
+from bondwise.paired import METRICS
+from bondwise.predict import _predicted
+from bondwise.profile_file import SUFFIX, Book, check_same, read_profile
+from bondwise.profile_needs import Budgets, check_needs
+from bondwise.profile_places import EVERYTHING, Place, asked_sizes, listed, resolve_places
+from bondwise.replay import layer_module
+from bondwise.schema import (
+    BaseModelRef,
+    CurveEvent,
+    EstimateEvent,
+    ProfileEvent,
+    ProfileRequest,
+    ProfileResult,
+    Sensitivity,
+)
+from bondwise.spectral import curve, rank_correlation
+from bondwise.tensorize import Told
+from bondwise.text import token_sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from bondwise.checkpoint import Checkpoint
+    from bondwise.run import Run
+    from bondwise.schema import ProfileOptions
+
+
+def run(run: Run) -> ProfileResult:
+    """The worker of `profile`.
+
+    Raises UserError, before any work, for everything in the request, the model or the text that cannot be done and for a file in the place
+    of the output that is of something else; later for weights that are not finite. What was found until then is in the file.
+    """
+    started = time.monotonic()
+    request = cast("ProfileRequest", run.request)
+    options, folder, output = request.options, Path(request.model), Path(request.options.output)
+    _check_output(output)
+    _check_metric(options.metric)
+    run.phase(f"Reading {folder.name}")
+    told = Told(run)
+    source = open_checkpoint(folder, allow_code=request.allow_code)
+    places = resolve_places(map_model(source), options, told.warn)
+    tokenizer = load_tokenizer(folder, allow_code=request.allow_code)
+    ids = token_sequences(
+        tokenizer, options.data, "calibration", length=options.length, sequences=options.sequences, seed=request.seed
+    )  # [sequences, length]
+    book = Book(output, _header(request, source, ids, places))
+    there = read_profile(output) if output.exists() else None
+    if there is not None:
+        check_same(output, there, book.header)
+    budgets = _estimate(run, source, places)
+    run.check_cancelled()
+
+    run.phase(f"Loading {folder.name}")
+    model = load_model(folder, device=run.device, allow_code=request.allow_code)
+    check_fits(model, ids)
+    places = _with_modules(model, places, options, told)
+    book.header = book.header.model_copy(update={"layers": [place.entry for place in places]})
+    _begin(run, book, there)
+    work = Work(run, options, book, model, tokenizer, ids, find_container(source.tensors.values()), budgets, told)
+    with _always_written(book):
+        _predict(work, places)
+        if options.mode == "spectral":
+            measure_baseline(work)
+        elif options.metric.startswith(TASK):
+            measure_task(work, places)
+        else:
+            measure(work, places)
+    correlation = _correlation(book)
+    book.write(correlation=correlation, complete=True)
+    return ProfileResult(
+        output=str(output),
+        cells=len(book.cells),
+        curves=len(book.curves),
+        baseline=book.baseline,
+        correlation=correlation,
+        seconds=time.monotonic() - started,
+    )
+
+
+# --- before the work -----------------------------------------------------------------------------------------------------------------
+
+
+def _check_output(output: Path) -> None:
+    if not output.name.endswith(SUFFIX) or output.name == SUFFIX:
+        raise UserError(f"{output} does not end in {SUFFIX}.", f"Name it so, such as {output.name.partition('.')[0] or 'model'}{SUFFIX}.")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder.", "Choose another --output.")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise UserError(f"{output.parent} cannot be made: {failure.strerror}.", "Choose another --output.") from None
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"{output.parent} cannot be written.", "Choose another --output, or change its rights.")
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in METRICS and not (metric.startswith(TASK) and len(metric) > len(TASK)):
+        raise UserError(
+            f"There is no metric {metric!r}.", f"Use {', '.join(METRICS)}, or {TASK}NAME with a task of the LM Evaluation Harness."
+        )
+
+
+def _header(request: ProfileRequest, source: Checkpoint, ids: Tensor, places: Sequence[Place]) -> Sensitivity:
+    options, folder = request.options, Path(request.options.output).parent
+    asked, are = asked_sizes(options)
+    return Sensitivity(
+        engine=__version__,
+        created=utc_now(),
+        model=BaseModelRef(path=os.path.relpath(source.folder, folder), name=source.folder.name, fingerprint=source.fingerprint()),
+        sites=options.sites,
+        data=os.path.relpath(options.data, folder) if Path(options.data).is_absolute() else options.data,
+        text=hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
+        length=options.length,
+        sequences=options.sequences,
+        seed=request.seed,
+        metric=options.metric,
+        sizes=asked,
+        sizes_are=are,
+        layers=[place.entry for place in places],
+    )
+
+
+def _estimate(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budgets:
+    budgets = check_needs(run, source, places)
+    run.emit(
+        EstimateEvent,
+        layers=len(places),
+        parameters=source.parameters,
+        original_parameters=source.parameters,
+        memory=budgets.memory,
+        memory_available=budgets.memory_available,
+        disk=budgets.disk,
+        disk_available=budgets.disk_available,
+    )
+    return budgets
+
+
+def _with_modules(model: PreTrainedModel, places: Sequence[Place], options: ProfileOptions, told: Told) -> list[Place]:
+    """The layers that are modules of the loaded model. Raises UserError for a named one that is not, and where none is."""
+    kept: list[Place] = []
+    without: list[str] = []
+    for place in places:
+        try:
+            layer_module(model, place.layer)
+        except ValueError:
+            without.append(place.layer.name)
+        else:
+            kept.append(place)
+    if without:
+        what = f"{listed(without)}: not a linear layer of its own in the loaded model (transformers fuses some experts)"
+        if options.layers != EVERYTHING or not kept:
+            raise UserError(f"{what}, so it cannot be profiled.", "Leave it out (--exclude).")
+        told.warn(f"{what}; left out.")
+    return kept
+
+
+def _begin(run: Run, book: Book, there: Sensitivity | None) -> None:
+    """Takes in what an earlier process of this run, and an earlier profile in the same file, have found, and tells what is covered."""
+    journal = run.directory / JOURNAL
+    events, _ = read_events(journal.read_bytes(), str(journal))
+    asked = book.header
+    told = book.fold(events)
+    known = (len(book.curves), book.cells)
+    if there is not None:
+        known = (len(book.curves), dict(book.cells))
+        book.merge(there)
+    book.header = asked.model_copy(update={"layers": book.header.layers})
+    if not told or known != (len(book.curves), book.cells):
+        run.emit(ProfileEvent, profile=book.profile())
+
+
+@contextmanager
+def _always_written(book: Book) -> Generator[None]:
+    """Whatever ends the block early, the file then has what was found; an empty one is not written."""
+    try:
+        yield
+    except BaseException:
+        if book.curves or book.cells:
+            # The disk may be what failed: the first failure is the one to tell.
+            with suppress(OSError):
+                book.write(correlation=_correlation(book))
+        raise
+
+
+def _correlation(book: Book) -> float | None:
+    """Of predicted and measured rise of the loss over the cells; the method is plain, and so is the curve."""
+    baseline = book.baseline.get("loss")
+    if baseline is None:
+        return None
+    pairs = [
+        (_predicted(book.curves[cell.layer], cell.chi), cell.figures["loss"].value - baseline)
+        for cell in book.cells.values()
+        if cell.layer in book.curves and "loss" in cell.figures
+    ]
+    return rank_correlation([first for first, _ in pairs], [second for _, second in pairs])
+
+
+# --- curves --------------------------------------------------------------------------------------------------------------------------
+
+
+def _predict(work: Work, places: Sequence[Place]) -> None:
+    """The curves that are not there yet, from the moments of as many layers at a time as the memory holds."""
+    chis = {place.layer.name: _chis(work, place) for place in places}
+    missing = [place for place in places if chis[place.layer.name]]
+    done = len(places) - len(missing)
+    for group in _groups(missing, work.budgets.moments):
+        work.run.phase("Reading the calibration text")
+        moments = collect_moments(
+            work.model,
+            [place.layer for place in group],
+            work.ids,
+            seed=work.run.request.seed,
+            progress=functools.partial(work.run.progress, unit="sequences"),
+            check_cancelled=work.run.check_cancelled,
+        )
+        work.run.phase("Predicting the loss at every size")
+        for place in group:
+            work.run.check_cancelled()
+            name = place.layer.name
+            weight = work.weight(place.layer)
+            found = curve(name, weight, moments.pop(name), place.out_modes, place.in_modes, chis[name])
+            work.book.add(curves=[found])
+            work.run.emit(CurveEvent, curve=found)
+            done += 1
+            work.run.progress(done, len(places), "layers")
+            work.book.write_sometimes()
+        release_freed_memory()
+
+
+def _chis(work: Work, place: Place) -> list[int]:
+    """The sizes to predict a layer at; none where that was done: a low-rank curve has every size, others those that were asked for."""
+    there = work.book.curves.get(place.layer.name)
+    wanted = {size.chi for size in place.sizes}
+    if there is not None and (work.options.sites == "low-rank" or wanted <= set(there.chi)):
+        return []
+    return sorted(wanted | set(there.chi if there is not None else ()))
+
+
+def _groups(places: Sequence[Place], budget: int) -> list[list[Place]]:
+    """Runs of layers whose moments, float32 [in, in] and [out, out], fit into `budget` bytes; one layer at least."""
+    groups: list[list[Place]] = []
+    used = 0
+    for place in places:
+        out, into = place.layer.shape
+        each = 4 * (out * out + into * into)
+        if not groups or used + each > budget:
+            groups.append([])
+            used = 0
+        groups[-1].append(place)
+        used += each
+    return groups

@@ -1,0 +1,82 @@
+"""What a command prints for a person: short tables of what was found or made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bondwise.terminal import duration, size, table
+
+if TYPE_CHECKING:
+    from bondwise.schema import Doctor, Inspection
+
+
+def inspection_text(found: Inspection) -> str:
+    """The model in a line, then a row for each kind of layer and for the other tensors."""
+    head = (
+        f"{found.architecture or 'unknown architecture'}: {found.parameters:,} parameters, {size(found.bytes)}, {len(found.blocks)} blocks"
+    )
+    rows = [["layer", "shape", "dtype", "blocks", "parameters", "size", "share", "state"]]
+    kinds: dict[tuple[str, str, str, str], list[int]] = {}
+    for block in found.blocks:
+        for layer in block.layers:
+            state = f"MPO, χ {max(layer.bond_dims or [0])}" if layer.state == "mpo" else layer.scheme or layer.state
+            key = (layer.name.removeprefix(f"{block.name}."), "×".join(map(str, layer.shape)), layer.dtype, state)
+            sums = kinds.setdefault(key, [0, 0, 0])
+            sums[0] += 1
+            sums[1] += layer.parameters
+            sums[2] += layer.bytes
+    for (name, shape, dtype, state), (blocks, parameters, count) in kinds.items():
+        rows.append([name, shape, dtype, str(blocks), f"{parameters:,}", size(count), f"{count / max(found.bytes, 1):.1%}", state])
+    other = sum(tensor.bytes for tensor in found.other)
+    parameters = sum(tensor.parameters for tensor in found.other)
+    rows.append(["other tensors", "", "", "", f"{parameters:,}", size(other), f"{other / max(found.bytes, 1):.1%}", ""])
+    return f"{head}\n\n{table(rows)}"
+
+
+def doctor_text(found: Doctor) -> str:
+    """What is there, then each problem with what to do."""
+    rows = [
+        ["engine", found.engine],
+        ["Python", f"{found.python_version} ({found.python})"],
+        ["torch", found.torch or "missing"],
+        ["transformers", found.transformers or "missing"],
+        ["device", f"{found.device} ({found.device_name})"],
+        ["memory", f"{size(found.memory)} free of {size(found.memory_total)}"],
+        ["host memory", f"{size(found.host_memory)} free"],
+        ["disk", f"{size(found.disk)} free"],
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    problems = [f"\n{problem.message}\n  → {problem.remedy}" for problem in found.problems]
+    return "\n".join([*lines, *(problems or ["\nNothing is missing."])])
+
+
+def result_text(result: dict[str, Any]) -> str:
+    """The figures of a finished run, from `result.json`."""
+    seconds = duration(result["seconds"])
+    if result["kind"] == "tensorize":
+        rows = [["", "before", "after", "kept"]]
+        for name, show in (("parameters", "{:,}".format), ("bytes", size)):
+            before, after = result[f"original_{name}"], result[name]
+            rows.append([name, show(before), show(after), f"{after / before:.1%}"])
+        rows.append(["layers compressed", "", str(len(result["layers"])), ""])
+        original, compressed = result.get("original"), result.get("compressed")
+        if original and compressed:
+            for name, show in (("perplexity", "{:.2f}".format), ("tokens_per_second", "{:,.0f}".format)):
+                rows.append([name.replace("_per_", "/").replace("seconds", "s"), show(original[name]), show(compressed[name]), ""])
+        samples = "".join(
+            f"\n\n{side}: {evaluation['prompt']}{evaluation['sample']}"
+            for side, evaluation in (("Before", original), ("After", compressed))
+            if evaluation
+        )
+        return f"{table(rows)}{samples}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "profile":
+        from bondwise.profile_summary import profile_text
+
+        return f"{profile_text(result)}\n\nWrote {result['output']} in {seconds}."
+    evaluation = result["evaluation"]
+    text = f"Perplexity {evaluation['perplexity']:.3f} ± {evaluation['standard_error']:.3f} over {evaluation['tokens']:,} tokens"
+    if evaluation.get("kl") is not None:
+        text += f"; KL {evaluation['kl']:.4f} nats a token, the same first token {evaluation['agreement']:.1%} of the time"
+    made = f"Wrote {result['output']} in {seconds}. " if result["kind"] == "sample-model" else ""
+    return f"{made}{text} ({evaluation['tokens_per_second']:,.0f} tokens/s)."

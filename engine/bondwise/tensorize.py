@@ -1,0 +1,423 @@
+"""The run that makes a compressed checkpoint: layers of a model become matrix product operators, one layer in memory at a time.
+
+Check everything, decompose layer by layer (each a resume point), write the folder, load it again and compare, measure, publish. A run that
+was killed anywhere goes on from its resume points to the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from pydantic import ValidationError
+
+from bondwise import __version__, atomic
+from bondwise.checkpoint import BITS, Checkpoint, check_finite, open_checkpoint
+from bondwise.errors import UserError
+from bondwise.estimate import Needs, check_disk, check_memory, estimate
+from bondwise.evaluate import evaluate, evaluate_pair
+from bondwise.journal import JOURNAL, read_events, utc_now
+from bondwise.layer_files import layer_key, layer_path, load_figures, read_cores, save_layer
+from bondwise.loading import load_config, load_model, load_tokenizer
+from bondwise.memory import release_freed_memory
+from bondwise.model_card import declared_licence, model_card
+from bondwise.modelmap import map_model
+from bondwise.resolve import Choice, check_model, not_smaller, resolve, slower
+from bondwise.schema import (
+    BaseModelRef,
+    EstimateEvent,
+    EvaluateOptions,
+    Evaluation,
+    EvaluationEvent,
+    LayerEvent,
+    LayerFigures,
+    Lineage,
+    TensorizeOptions,
+    TensorizeRequest,
+    TensorizeResult,
+    VerifiedEvent,
+    WarningEvent,
+)
+from bondwise.text import token_sequences
+from bondwise.trust import OWN_MODULE
+from bondwise.writing import LINEAGE_FILE, CheckpointWriter, PlannedTensor, Replacement
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from bondwise.run import Run
+
+CHECK_TOKENS = 32
+"""Random tokens put through the written model and through the base architecture with the dense product of the same cores."""
+TOLERANCE = 0.01
+"""Largest accepted difference of their log-probabilities (nats). Both compute in float32 from the same stored numbers, so only the order of
+summation differs; a core that is swapped, transposed or lost moves them by 1 and more."""
+
+
+class Layers(NamedTuple):
+    """The finished layers, in order: what each became, its resume point and its figures."""
+
+    choices: list[Choice]
+    paths: list[Path]
+    figures: list[LayerFigures]
+
+
+def run(run: Run) -> TensorizeResult:
+    """The worker of `tensorize`.
+
+    Raises UserError, before any work, for everything in the request or the model that cannot be done, and later for weights that are not
+    finite, a full disk, or a folder that does not compute what its cores say; then no folder is left.
+    """
+    started = time.monotonic()
+    request = cast("TensorizeRequest", run.request)
+    options = request.options
+    output, folder = Path(options.output), Path(request.model)
+    if (published := _published(run, output)) is not None:
+        return published
+    run.phase(f"Reading {folder.name}")
+    atomic.remove_temporaries(run.checkpoints)
+    with CheckpointWriter(output, folder) as writer:
+        source = open_checkpoint(folder, allow_code=request.allow_code)
+        choices = resolve(map_model(source).layers, options.tensorize)
+        told = Told(run)
+        for warning in (not_smaller(choices), slower(choices)):
+            told.warn(warning)
+        check_model(source, choices)
+        tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
+        needs = _check_needs(run, source, choices, output)
+        run.check_cancelled()
+
+        layers = _decompose_all(run, source, choices, told)
+        _write(run, writer, source, layers)
+        difference = _verify(run, source, writer.folder, layers)
+        written = open_checkpoint(writer.folder)
+        original = compressed = None
+        if options.evaluate is not None and tokenizer is not None:
+            original, compressed = _evaluate_both(
+                run, folder, writer.folder, tokenizer=tokenizer, options=options.evaluate, needs=needs, told=told
+            )
+        result = TensorizeResult(
+            output=str(output),
+            parameters=written.parameters,
+            original_parameters=source.parameters,
+            bytes=written.bytes,
+            original_bytes=source.bytes,
+            layers=layers.figures,
+            original=original,
+            compressed=compressed,
+            predicted=options.predicted,
+            logits_difference=difference,
+            seconds=time.monotonic() - started,
+        )
+        _publish(run, writer, source, options, result)
+    return result
+
+
+# --- before the work -----------------------------------------------------------------------------------------------------------------
+
+
+class Told:
+    """What the journal says already, so that a resumed run does not say it again."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        journal = run.directory / JOURNAL
+        events, _ = read_events(journal.read_bytes(), str(journal)) if journal.is_file() else ([], 0)
+        self._warnings = {event["message"] for event in events if event["type"] == "warning"}
+        self._layers = {event["layer"]["name"] for event in events if event["type"] == "layer"}
+        self._roles = {event["role"] for event in events if event["type"] == "evaluation"}
+
+    def warn(self, message: str | None) -> None:
+        if message is not None and message not in self._warnings:
+            self._warnings.add(message)
+            self._run.emit(WarningEvent, message=message)
+
+    def layer(self, figures: LayerFigures, *, again: bool) -> None:
+        """`again`: the layer was done in this process, whatever was said before."""
+        if again or figures.name not in self._layers:
+            self._run.emit(LayerEvent, layer=figures)
+
+    def evaluation(self, role: str, found: Evaluation, *, again: bool) -> None:
+        if again or role not in self._roles:
+            self._run.emit(EvaluationEvent, role=role, evaluation=found)
+
+
+def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
+    """The tokenizer, after the text was found long enough: better told now than after an hour."""
+    tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
+    token_sequences(tokenizer, options.data, "evaluation", length=options.length, sequences=options.sequences, seed=run.request.seed)
+    return tokenizer
+
+
+def _check_needs(run: Run, source: Checkpoint, choices: list[Choice], output: Path) -> Needs:
+    options = cast("TensorizeRequest", run.request).options.evaluate
+    needs = estimate(source, choices, options, vocabulary=_vocabulary(run, source), tokens=CHECK_TOKENS, device=run.device)
+    memory_available = check_memory(needs, run.device)
+    present = sum(path.stat().st_size for path in run.checkpoints.glob("*.safetensors"))
+    disk, disk_available = check_disk(needs, output, run.checkpoints, present)
+    run.emit(
+        EstimateEvent,
+        layers=len(choices),
+        parameters=source.parameters - sum(choice.dense_parameters - choice.parameters for choice in choices),
+        original_parameters=source.parameters,
+        memory=needs.memory,
+        memory_available=memory_available,
+        disk=disk,
+        disk_available=disk_available,
+    )
+    return needs
+
+
+def _vocabulary(run: Run, source: Checkpoint) -> int:
+    config, _ = load_config(source, allow_code=run.request.allow_code)
+    return int(cast("Any", config.get_text_config()).vocab_size)
+
+
+# --- layer by layer ------------------------------------------------------------------------------------------------------------------
+
+
+def _decompose_all(run: Run, source: Checkpoint, choices: list[Choice], told: Told) -> Layers:
+    run.phase("Decomposing layers")
+    fingerprint = source.fingerprint()
+    paths = [layer_path(run.checkpoints, number, choice.layer.name) for number, choice in enumerate(choices)]
+    figures: list[LayerFigures] = []
+    for choice, path in zip(choices, paths, strict=True):
+        run.check_cancelled()
+        key = layer_key(fingerprint, choice)
+        done = load_figures(path, key)
+        if done is None:
+            made = compress_layer(source, choice, run.device)
+            save_layer(path, key, *made)
+            told.layer(made[1], again=True)
+            figures.append(made[1])
+        else:
+            told.layer(done, again=False)
+            figures.append(done)
+        release_freed_memory()
+        run.progress(len(figures), len(choices), "layers")
+    found = [figure for choice, figure in zip(choices, figures, strict=True) if choice.error is not None]
+    if dense := [figure.name for figure in found if figure.keep >= 1]:
+        told.warn(f"{', '.join(dense[:3])}{' and others' if len(dense) > 3 else ''} did not become smaller: allow a larger error.")
+    return Layers(choices, paths, figures)
+
+
+def compress_layer(source: Checkpoint, choice: Choice, device: str) -> tuple[list[Tensor], LayerFigures]:
+    """Reads and decomposes one layer: its cores as they are stored, on the CPU, and its figures, which are those of the stored cores.
+
+    Raises UserError when the weight, or a core in the checkpoint's dtype, is not finite.
+    """
+    import torch
+
+    from bondwise import mpo
+    from bondwise.layers import contract_weights, core_weights, costs
+
+    started = time.perf_counter()
+    layer = choice.layer
+    weight = source.read(layer.tensors[0])
+    check_finite(layer.tensors[0], weight)
+    dtype = weight.dtype
+    weight = (weight.mT if layer.transposed else weight).to(device)  # [out, in]
+    target: dict[str, Any] = {"chi": choice.bond_dims} if choice.error is None else {"error": choice.error}
+    decomposed = mpo.decompose(weight, choice.out_modes, choice.in_modes, **target)
+    cores = core_weights(decomposed, dtype)
+    for index, core in enumerate(cores):
+        check_finite(f"{layer.name}, core {index} in {layer.dtype},", core)
+    out_features, in_features = layer.shape
+    precise = [core.to(torch.float64 if core.device.type != "mps" else torch.float32) for core in cores]
+    product = contract_weights(precise, choice.out_modes, choice.in_modes, decomposed.bond_dims, out_features, in_features)
+    error = mpo.relative_error(weight.to(product.device), product)
+    counted = costs(choice.out_modes, choice.in_modes, decomposed.bond_dims)
+    bits = BITS[layer.dtype]
+    return [core.cpu() for core in cores], LayerFigures(
+        name=layer.name,
+        out_modes=list(choice.out_modes),
+        in_modes=list(choice.in_modes),
+        bond_dims=list(decomposed.bond_dims),
+        parameters=counted.parameters,
+        original_parameters=choice.dense_parameters,
+        bytes=counted.parameters * bits // 8,
+        original_bytes=choice.dense_parameters * bits // 8,
+        keep=counted.parameters / choice.dense_parameters,
+        relative_error=error,
+        multiply_adds=counted.multiply_adds,
+        original_multiply_adds=choice.dense_parameters,
+        seconds=time.perf_counter() - started,
+    )
+
+
+# --- the folder ----------------------------------------------------------------------------------------------------------------------
+
+
+def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: Layers) -> None:
+    from bondwise.layers import mpo_config
+
+    run.phase("Writing the compressed model")
+
+    def step(done: int, total: int) -> None:
+        run.check_cancelled()
+        run.progress(round(done / 1e6, 1), round(total / 1e6, 1), "MB")
+
+    writer.write_weights(source, [_replacement(*one) for one in zip(*layers, strict=True)], step)
+    writer.copy_companions(source.folder)
+    sections = {
+        choice.layer.name: choice.section(figures.bond_dims) for choice, figures in zip(layers.choices, layers.figures, strict=True)
+    }
+    writer.write_json("config.json", mpo_config(source.config, sections))
+    writer.write_bytes(OWN_MODULE, resources.files("bondwise").joinpath(OWN_MODULE).read_bytes())
+
+
+def _replacement(choice: Choice, path: Path, figures: LayerFigures) -> Replacement:
+    bonds = [1, *figures.bond_dims, 1]
+    shapes = [(o * bonds[k + 1], bonds[k] * i) for k, (o, i) in enumerate(zip(choice.out_modes, choice.in_modes, strict=True))]
+    added = [PlannedTensor(f"{choice.layer.name}.cores.{k}.weight", choice.layer.dtype, shape) for k, shape in enumerate(shapes)]
+    return Replacement(removed=(choice.layer.tensors[0],), added=tuple(added), tensors=lambda: iter(read_cores(path)))
+
+
+def _verify(run: Run, source: Checkpoint, folder: Path, layers: Layers) -> float:
+    """Loads the written folder and compares it with the base architecture: the largest difference of log-probabilities, nats.
+
+    Raises UserError above `TOLERANCE`: then the folder must not appear.
+    """
+    import torch
+
+    from bondwise.streaming import streamed_log_probs
+
+    run.phase("Checking the written model")
+    generator = torch.Generator().manual_seed(run.request.seed)
+    ids = torch.randint(_vocabulary(run, source), (CHECK_TOKENS,), generator=generator)
+
+    def half(number: int) -> Any:
+        def step(done: int, total: int) -> None:
+            run.check_cancelled()
+            run.progress(number * total + done, 2 * total, "blocks")
+
+        return step
+
+    weights = {choice.layer.name: functools.partial(_dense, choice, path, figures) for choice, path, figures in zip(*layers, strict=True)}
+    expected = streamed_log_probs(
+        source, ids, weights=weights, device=run.device, allow_code=run.request.allow_code, step=half(0)
+    )  # [tokens, vocabulary]
+    found = streamed_log_probs(open_checkpoint(folder), ids, device=run.device, step=half(1))
+    difference = float((expected - found).abs().max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"The written model does not compute what its cores say: log-probabilities differ by {difference:.3g} (allowed {TOLERANCE}).",
+            "Nothing was published. If it happens again, please report it with log.txt and the model's name.",
+        )
+    run.emit(VerifiedEvent, logits_difference=difference, tolerance=TOLERANCE)
+    return difference
+
+
+def _dense(choice: Choice, path: Path, figures: LayerFigures) -> Tensor:
+    """The weight [out, in], float32, that the stored cores stand for."""
+    import torch
+
+    from bondwise.layers import contract_weights
+
+    cores = [core.to(torch.float64) for core in read_cores(path)]
+    return contract_weights(cores, choice.out_modes, choice.in_modes, figures.bond_dims, *choice.layer.shape).to(torch.float32)
+
+
+# --- figures -------------------------------------------------------------------------------------------------------------------------
+
+
+def _evaluate_both(
+    run: Run, source: Path, made: Path, *, tokenizer: PreTrainedTokenizerBase, options: EvaluateOptions, needs: Needs, told: Told
+) -> tuple[Evaluation, Evaluation]:
+    """Measures both models: by turns, and the distance between them too, where the memory holds both; else one after the other."""
+    from bondwise.device import device_memory
+
+    def progress(done: int, total: int) -> None:
+        run.progress(done, total, "sequences")
+
+    settings: dict[str, Any] = {"seed": run.request.seed, "progress": progress, "check_cancelled": run.check_cancelled}
+    cached = run.checkpoints / "original.json"
+    original = _read_evaluation(cached)
+    told_before = original is not None
+    base: Any = None
+    both = needs.compare <= device_memory(run.device).free
+    if not both:
+        told.warn("The distance to the original model is not measured: the memory does not hold both models at once.")
+    if both or original is None:
+        run.phase("Loading the original model")
+        base = load_model(source, device=run.device, allow_code=run.request.allow_code)
+        run.check_cancelled()
+    if not both:
+        if original is None:
+            run.phase("Measuring the original model")
+            original = evaluate(base, tokenizer, options, **settings)
+            atomic.write_json(cached, original)
+        told.evaluation("original", original, again=not told_before)
+        base = None
+    run.phase("Loading the compressed model")
+    model = load_model(made, device=run.device)
+    run.check_cancelled()
+    if base is None:
+        run.phase("Measuring the compressed model")
+        compressed = evaluate(model, tokenizer, options, **settings)
+    else:
+        run.phase("Measuring both models")
+        original, compressed = evaluate_pair(base, model, tokenizer, options, **settings)
+        told.evaluation("original", original, again=True)
+    told.evaluation("compressed", compressed, again=True)
+    return cast("Evaluation", original), compressed
+
+
+def _read_evaluation(path: Path) -> Evaluation | None:
+    with suppress(FileNotFoundError, ValidationError):
+        return Evaluation.model_validate_json(path.read_bytes())
+    return None
+
+
+# --- the end -------------------------------------------------------------------------------------------------------------------------
+
+
+def _publish(run: Run, writer: CheckpointWriter, source: Checkpoint, options: TensorizeOptions, result: TensorizeResult) -> None:
+    run.phase("Publishing the compressed model")
+    card = model_card(writer.output.name, source.folder.name, result, licence=declared_licence(source.folder))
+    writer.write_bytes("README.md", card.encode())
+    lineage = Lineage(
+        engine=__version__,
+        created=utc_now(),
+        base=BaseModelRef(path=os.path.relpath(source.folder, writer.output), name=source.folder.name, fingerprint=source.fingerprint()),
+        request=_portable(options.model_dump(), writer.output),
+        result=TensorizeResult.model_validate(_portable(result.model_dump(), writer.output)),
+    )
+    writer.write_json(LINEAGE_FILE, lineage.model_dump())
+    run.check_cancelled()
+    # First the result, then the folder: a process that is killed between the two finds by this file that all is done.
+    digest = hashlib.sha256((writer.folder / LINEAGE_FILE).read_bytes()).hexdigest()
+    atomic.write_json(run.checkpoints / "published.json", {"lineage": digest, "result": result.model_dump()})
+    writer.publish()
+    for path in run.checkpoints.glob("*.safetensors"):
+        path.unlink(missing_ok=True)
+
+
+def _published(run: Run, output: Path) -> TensorizeResult | None:
+    """The result, when an earlier process of this run was killed after its folder appeared."""
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError, KeyError):
+        record = json.loads((run.checkpoints / "published.json").read_bytes())
+        if hashlib.sha256((output / LINEAGE_FILE).read_bytes()).hexdigest() == record["lineage"]:
+            return TensorizeResult.model_validate(record["result"])
+    return None
+
+
+def _portable(values: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Paths of this machine as they are seen from the folder, which will be copied to others."""
+
+    def portable(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {inner: portable(inner, each) for inner, each in cast("dict[str, Any]", value).items()}
+        if key in ("output", "data") and isinstance(value, str) and Path(value).is_absolute():
+            return os.path.relpath(value, output)
+        return value
+
+    return portable("", values)

@@ -1,0 +1,56 @@
+/**
+ * `npm run build [-- --production] [-- --watch]`: every bundle into dist/.
+ * `extension.cjs` runs in the extension host, `webview/*` in the browser, `test-host.cjs` is the suite of test/host.
+ */
+import { build, context } from 'esbuild';
+
+const production = process.argv.includes('--production');
+const watch = process.argv.includes('--watch');
+
+/** @type {import('esbuild').BuildOptions} */
+const common = {
+  absWorkingDir: import.meta.dirname,
+  bundle: true,
+  logLevel: 'warning',
+  sourcemap: production ? false : 'linked',
+  minify: production,
+  legalComments: 'none',
+};
+
+/** @type {import('esbuild').BuildOptions} */
+const host = {
+  ...common,
+  platform: 'node',
+  format: 'cjs',
+  target: 'node22',
+  // CommonJS has no import.meta; modules that ask where they are get the bundle's own place.
+  // Its main is a UMD module, whose requires esbuild cannot follow.
+  alias: { 'jsonc-parser': 'jsonc-parser/lib/esm/main.js' },
+  define: { 'import.meta.dirname': '__dirname', 'import.meta.filename': '__filename' },
+};
+
+/** @type {import('esbuild').BuildOptions[]} */
+const bundles = [
+  { ...host, entryPoints: ['extension/extension.ts'], outfile: 'dist/extension.cjs', external: ['vscode'] },
+  {
+    ...common,
+    entryPoints: { compare: 'webview/compare/main.ts', sensitivity: 'webview/sensitivity/main.ts' },
+    outdir: 'dist/webview',
+    platform: 'browser',
+    format: 'iife',
+    target: 'es2022',
+  },
+];
+if (!production) {
+  // Mocha stays outside: it is required from node_modules beside dist/.
+  bundles.push({ ...host, entryPoints: ['test/host/index.ts'], outfile: 'dist/test-host.cjs', external: ['vscode', 'mocha'] });
+}
+
+if (watch) {
+  for (const options of bundles) {
+    await (await context(options)).watch();
+  }
+  console.log('watching');
+} else {
+  await Promise.all(bundles.map(options => build(options)));
+}

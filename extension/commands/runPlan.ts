@@ -1,0 +1,137 @@
+/** “Run Plan”: what a plan file says becomes a run, after it was checked against the model and shown in figures. */
+import { access } from 'node:fs/promises';
+import path from 'node:path';
+import * as vscode from 'vscode';
+import { type Layer, type Model, openModel, problemOf } from '../checkpoint/index.ts';
+import { estimate } from '../plan/choices.ts';
+import { Plan, PLAN_SUFFIX, PlanError } from '../plan/planFile.ts';
+import type { PlanFile, RunRequest } from '../protocol/types.ts';
+import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
+import type { ModelList } from '../views/modelList.ts';
+import { perplexityRange } from '../views/measured.ts';
+import { shortPath } from '../views/text.ts';
+import { mayRunCode } from './consent.ts';
+import { requestBase, runRootFor, startRun } from './startRun.ts';
+import type { TensorizeParts } from './tensorize.ts';
+import { checkOutput, denseLayers } from './tensorizeSteps.ts';
+
+/** A plan that can be run. */
+export interface Ready {
+  readonly request: RunRequest;
+  readonly model: Model;
+  /** What will be done, in sentences. */
+  readonly lines: readonly string[];
+}
+
+/** @param args of a menu: the file; from the palette the one in the editor. */
+export async function runPlan(parts: TensorizeParts, [clicked]: readonly unknown[]): Promise<void> {
+  const uri = clicked instanceof vscode.Uri ? clicked : vscode.window.activeTextEditor?.document.uri;
+  if (!uri?.fsPath.endsWith(PLAN_SUFFIX)) {
+    throw new Error(vscode.l10n.t('Open a plan (a file that ends in {0}), then run it.', PLAN_SUFFIX));
+  }
+  const document = await vscode.workspace.openTextDocument(uri);
+  if (document.isDirty && !(await document.save())) {
+    throw new Error(vscode.l10n.t('{0} could not be saved. Check that it may be written.', path.basename(uri.fsPath)));
+  }
+  let ready: Ready;
+  try {
+    ready = await readyPlan(document.getText(), uri.fsPath, parts.models);
+  } catch (error) {
+    if (error instanceof PlanError) {
+      const place = document.positionAt(error.offset);
+      await vscode.window.showTextDocument(document, { selection: new vscode.Range(place, place), preview: false });
+    }
+    throw error;
+  }
+  const run = vscode.l10n.t('Run');
+  const title = vscode.l10n.t('Run {0}?', path.basename(uri.fsPath));
+  if ((await vscode.window.showInformationMessage(title, { modal: true, detail: ready.lines.join('\n\n') }, run)) !== run || !(await mayRunCode(parts.context, ready.model))) {
+    return;
+  }
+  const directory = await startRun(parts.engine, parts.runs, runRootFor(ready.model.folder, parts.storage), ready.request);
+  if (directory !== undefined) {
+    await parts.showRun(directory);
+  }
+}
+
+/**
+ * Checks a plan: against the schema, against its model, and against what lies where it wants to write.
+ * @throws PlanError, naming file and line.
+ */
+export async function readyPlan(text: string, file: string, models: ModelList): Promise<Ready> {
+  const plan = new Plan(text, path.basename(file));
+  const at = (relative: string) => path.resolve(path.dirname(file), relative);
+  const folder = at(plan.file.model);
+  const model = await modelAt(plan, folder, models);
+  const layers = plan.layersIn(model);
+  const output = at(plan.file.output);
+  const taken = await checkOutput(path.dirname(output), path.basename(output), model);
+  if (taken?.severity === vscode.InputBoxValidationSeverity.Error) {
+    throw plan.error(['output'], taken.message, vscode.l10n.t('Name another folder.'));
+  }
+  const { evaluate, predicted, tensorize } = plan.file;
+  const data = evaluate?.data !== undefined && /\.(txt|jsonl)$/.test(evaluate.data) ? at(evaluate.data) : undefined;
+  if (data !== undefined) {
+    await access(data).catch(() => {
+      throw plan.error(['evaluate', 'data'], vscode.l10n.t('there is no file {0}.', data), vscode.l10n.t('Name a text, or “builtin”.'));
+    });
+  }
+  const request: RunRequest = {
+    kind: 'tensorize',
+    ...requestBase(vscode.l10n.t('Run plan {0}', path.basename(file)), vscode.Uri.file(folder), model.needsCode),
+    model: folder,
+    options: {
+      tensorize,
+      output,
+      evaluate: evaluate ? { ...evaluate, ...(data !== undefined && { data }) } : null,
+      ...(predicted && { predicted }),
+    },
+  };
+  return { request, model, lines: [...describePlan({ ...plan.file, output }, model, layers), ...(taken ? [taken.message] : [])] };
+}
+
+/** What the rules match and make of the model, and what was predicted; the plan's output is absolute here. */
+export function describePlan({ tensorize, predicted, evaluate, output }: PlanFile, model: Model, layers: readonly (readonly Layer[])[]): readonly string[] {
+  const counts = layers.map(own => own.length);
+  const matched = counts.reduce((total, count) => total + count, 0);
+  const all = model.blocks.reduce((total, block) => total + block.layers.length, 0);
+  const patterns = tensorize.flatMap((rule, i) => ((counts[i] ?? 0) > 1 ? [`${rule.layers.join(', ')}: ${vscode.l10n.t('{0} layers', counts[i] ?? 0)}`] : []));
+  return [
+    vscode.l10n.t('{0} of {1} layers of {2} become MPOs; the new model goes to {3}.', matched, all, model.name, shortPath(output)),
+    ...(patterns.length > 0 ? [patterns.slice(0, 8).join('\n')] : []),
+    sizeText(tensorize, model, layers),
+    ...(typeof predicted?.perplexity === 'number'
+      ? [vscode.l10n.t('Predicted perplexity on the profile’s text: {0}.', perplexityRange(predicted.perplexity / Math.exp(predicted.loss), predicted.loss, predicted.loss_error))]
+      : []),
+    evaluate ? vscode.l10n.t('Both models will be measured.') : vscode.l10n.t('Nothing will be measured: the plan has no “evaluate”.'),
+  ];
+}
+
+function sizeText(tensorize: PlanFile['tensorize'], model: Model, layers: readonly (readonly Layer[])[]): string {
+  let [parameters, bytes] = [model.parameters, model.bytes];
+  for (const [i, { chi, keep, sites = 'low-rank', out_modes }] of tensorize.entries()) {
+    const target = typeof chi === 'number' ? { chi } : typeof keep === 'number' ? { keep } : undefined;
+    if (!target || out_modes) {
+      return vscode.l10n.t('{0} parameters, {1}; how small they get is known after the work.', formatParameters(model.parameters), formatBytes(model.bytes));
+    }
+    const made = estimate(denseLayers(layers[i] ?? []), sites, target);
+    parameters += made.parameters - made.denseParameters;
+    bytes += made.bytes - made.denseBytes;
+  }
+  const kept = formatPercent(parameters / model.parameters);
+  return vscode.l10n.t('{0} → {1} parameters ({2}), {3} → {4}.', formatParameters(model.parameters), formatParameters(parameters), kept, formatBytes(model.bytes), formatBytes(bytes));
+}
+
+async function modelAt(plan: Plan, folder: string, models: ModelList): Promise<Model> {
+  await models.ready();
+  const known = models.get(folder)?.model;
+  if (known) {
+    return known;
+  }
+  try {
+    return await openModel(folder);
+  } catch (error) {
+    const { message, remedy } = problemOf(error, folder);
+    throw plan.error(['model'], message, remedy);
+  }
+}

@@ -1,0 +1,249 @@
+/** What a user does with a run: cancel, resume, run again, read, delete; and what a window says when one has ended. */
+import path from 'node:path';
+import * as vscode from 'vscode';
+import { launch } from '../engine/launch.ts';
+import { cancelRun, resumeRun } from '../runs/control.ts';
+import { deleteRun, runAgain } from '../runs/create.ts';
+import type { ProfileResult } from '../protocol/types.ts';
+import { messageOf } from '../runs/files.ts';
+import { canCancel, canResume, errorOf, isActive, type Run } from '../runs/run.ts';
+import type { RunStore, RunsChange } from '../runs/store.ts';
+import type { ModelList } from '../views/modelList.ts';
+import { DetailNode, RunNode, type RunsNode, type RunsTree } from '../views/runsTree.ts';
+import { formatShare } from '../views/measured.ts';
+import { oneLine } from '../views/text.ts';
+import { mayRunAgain } from './consent.ts';
+import type { EngineCommands } from './engine.ts';
+import { errorText, type Handler } from './register.ts';
+
+export interface RunParts {
+  readonly context: vscode.ExtensionContext;
+  readonly runs: RunStore;
+  readonly tree: RunsTree;
+  readonly view: vscode.TreeView<RunsNode>;
+  readonly engine: EngineCommands;
+  readonly log: vscode.LogOutputChannel;
+  readonly models: ModelList;
+  readonly showModel: (folder: string) => Promise<void>;
+  readonly compare: (folder: string) => void;
+  readonly sensitivity: (file: string) => Promise<void>;
+}
+
+export function runCommands(parts: RunParts): Record<string, Handler> {
+  const { runs, view, log } = parts;
+  const selected = (...args: readonly unknown[]) => targets(view, runs, args);
+  return {
+    showRuns: () => vscode.commands.executeCommand('bondwise.runs.focus'),
+    showOutput: () => log.show(),
+    cancelRun: async (...args) => {
+      await each(selected(...args).filter(run => canCancel(run) || run.state === 'cancelling'), run => cancelRun(run));
+      await runs.refresh();
+    },
+    resumeRun: (...args) => resume(parts, selected(...args).filter(canResume)),
+    runAgain: async (...args) => {
+      const [run] = selected(...args);
+      const environment = run && (await mayRunAgain(parts.context, run)) ? await parts.engine.require() : undefined;
+      if (run && environment) {
+        const directory = await runAgain(run);
+        await launch(environment, directory);
+        await runs.refresh();
+        await revealRun(parts, directory);
+      }
+    },
+    showRunLog: async (...args) => {
+      const [run] = selected(...args);
+      if (run) {
+        await showLog(run);
+      }
+    },
+    openRunFolder: async (...args) => {
+      const [run] = selected(...args);
+      if (run) {
+        await openFolder(run.directory);
+      }
+    },
+    showRunModel: async (...args) => {
+      const [run] = selected(...args);
+      if (run?.result?.kind === 'tensorize' || run?.result?.kind === 'sample-model') {
+        await parts.showModel(run.result.output);
+      }
+    },
+    copyRunError: async node => {
+      const run = ownerOf(node)?.run;
+      const error = run && errorOf(run);
+      await vscode.env.clipboard.writeText(error ? [error.message, error.remedy, error.detail].filter(Boolean).join('\n\n') : (run?.problem ?? ''));
+    },
+    deleteRun: (...args) => remove(runs, selected(...args).filter(run => !isActive(run.state))),
+  };
+}
+
+/** Brings a run into view without taking the focus. */
+export async function revealRun({ tree, view }: Pick<RunParts, 'tree' | 'view'>, directory: string): Promise<void> {
+  const node = tree.nodeOf(directory);
+  if (node) {
+    await view.reveal(node, { select: true, focus: false });
+  }
+}
+
+/** Tells when a run that was at work in this window's sight has ended; what stands in the view already is not repeated. */
+export function announceRuns(parts: RunParts): { dispose(): void } {
+  return parts.runs.onDidChange(({ changed }: RunsChange) => {
+    for (const { run, before } of changed) {
+      if (isActive(before.state) && !isActive(run.state)) {
+        announce(parts, run).catch((error: unknown) => parts.log.error(messageOf(error)));
+      }
+    }
+  });
+}
+
+/** Once, after the first look: one notification for all runs whose process died while no window was there. */
+export async function offerResume(parts: RunParts): Promise<void> {
+  const interrupted = parts.runs.runs.filter(run => run.state === 'interrupted' && canResume(run));
+  const [first] = interrupted;
+  if (!first) {
+    return;
+  }
+  const message =
+    interrupted.length === 1 ? vscode.l10n.t('“{0}” was interrupted.', oneLine(first.title)) : vscode.l10n.t('{0} runs were interrupted.', interrupted.length);
+  const [again, show] = [interrupted.length === 1 ? vscode.l10n.t('Resume') : vscode.l10n.t('Resume All'), vscode.l10n.t('Show Runs')];
+  const chosen = await vscode.window.showWarningMessage(message, again, show);
+  if (chosen === again) {
+    await resume(parts, interrupted);
+  } else if (chosen === show) {
+    await revealRun(parts, first.directory);
+  }
+}
+
+async function announce(parts: RunParts, run: Run): Promise<void> {
+  const title = oneLine(run.title);
+  if (run.state === 'done') {
+    await announceDone(parts, run, title);
+  } else if (run.state === 'failed' || run.state === 'interrupted') {
+    const error = errorOf(run);
+    const message = error ? errorText(error) : vscode.l10n.t('“{0}” stopped.', title);
+    const [show, again] = [vscode.l10n.t('Show Log'), vscode.l10n.t('Resume')];
+    const chosen = await (run.state === 'failed' ? vscode.window.showErrorMessage(message, show) : vscode.window.showWarningMessage(`${title}: ${message}`, again, show));
+    if (chosen === show) {
+      await showLog(run);
+    } else if (chosen === again) {
+      await resume(parts, [run]);
+    }
+  }
+}
+
+async function announceDone(parts: RunParts, run: Run, title: string): Promise<void> {
+  const { result } = run;
+  if (result?.kind === 'tensorize' || result?.kind === 'sample-model') {
+    await parts.models.made(result.output);
+  }
+  const [compare, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
+  if (result?.kind === 'tensorize') {
+    const name = path.basename(result.output);
+    const kept = formatShare(result.parameters / result.original_parameters);
+    const chosen = await vscode.window.showInformationMessage(vscode.l10n.t('{0} is ready: {1} of the original’s parameters.', name, kept), compare, show);
+    if (chosen === compare) {
+      parts.compare(result.output);
+    } else if (chosen === show) {
+      await parts.showModel(result.output);
+    }
+  } else if (result?.kind === 'sample-model') {
+    if ((await vscode.window.showInformationMessage(vscode.l10n.t('The sample model is ready: {0}.', path.basename(result.output)), show)) === show) {
+      await parts.showModel(result.output);
+    }
+  } else if (result?.kind === 'profile') {
+    await announceProfile(parts, result);
+  } else {
+    await vscode.window.showInformationMessage(vscode.l10n.t('“{0}” is done.', title));
+  }
+}
+
+/** Not where the heatmap is in sight: it has shown every cell as it came. */
+async function announceProfile(parts: RunParts, { output, cells, curves }: ProfileResult): Promise<void> {
+  const inSight = vscode.window.tabGroups.all.some(({ activeTab }) => activeTab?.input instanceof vscode.TabInputCustom && activeTab.input.uri.fsPath === output);
+  if (inSight) {
+    return;
+  }
+  const show = vscode.l10n.t('Show Sensitivity');
+  const message = vscode.l10n.t('{0} is ready: {1} layers predicted, {2} cells measured.', path.basename(output), curves, cells);
+  if ((await vscode.window.showInformationMessage(message, show)) === show) {
+    await parts.sensitivity(output);
+  }
+}
+
+async function resume({ context, engine, runs }: RunParts, wanted: readonly Run[]): Promise<void> {
+  const allowed: Run[] = [];
+  for (const run of wanted) {
+    if (await mayRunAgain(context, run)) {
+      allowed.push(run);
+    }
+  }
+  const environment = allowed.length > 0 ? await engine.require() : undefined;
+  if (environment) {
+    await each(allowed, run => resumeRun(run, directory => launch(environment, directory)));
+    await runs.refresh();
+  }
+}
+
+async function remove(runs: RunStore, wanted: readonly Run[]): Promise<void> {
+  const [first] = wanted;
+  if (!first) {
+    return;
+  }
+  const action = vscode.l10n.t('Delete');
+  const question =
+    wanted.length === 1 ? vscode.l10n.t('Delete the run “{0}”?', oneLine(first.title)) : vscode.l10n.t('Delete {0} runs?', wanted.length);
+  const detail = vscode.l10n.t('Its journal, log and checkpoints go. Models that it made stay.');
+  if ((await vscode.window.showWarningMessage(question, { modal: true, detail }, action)) === action) {
+    await each(wanted, deleteRun);
+    await runs.refresh();
+  }
+}
+
+/** Does all, then throws the first failure: one run that cannot be handled does not keep the others from it. */
+async function each(wanted: readonly Run[], act: (run: Run) => Promise<void>): Promise<void> {
+  const outcomes = await Promise.allSettled(wanted.map(act));
+  const failed = outcomes.find(outcome => outcome.status === 'rejected');
+  if (failed) {
+    throw failed.reason;
+  }
+}
+
+async function showLog(run: Run): Promise<void> {
+  const file = vscode.Uri.file(path.join(run.directory, 'log.txt'));
+  const document = await vscode.workspace.openTextDocument(file).then(
+    found => found,
+    () => undefined,
+  );
+  if (!document) {
+    throw new Error(vscode.l10n.t('“{0}” has no log yet: the engine has not said anything.', oneLine(run.title)));
+  }
+  const editor = await vscode.window.showTextDocument(document, { preview: true });
+  const end = document.lineAt(document.lineCount - 1).range.end;
+  editor.revealRange(new vscode.Range(end, end));
+}
+
+/** In the Explorer when the folder lies in the workspace, else in the system's file manager where this window has one. */
+export async function openFolder(folder: string): Promise<void> {
+  const uri = vscode.Uri.file(folder);
+  if (vscode.workspace.getWorkspaceFolder(uri)) {
+    await vscode.commands.executeCommand('revealInExplorer', uri);
+  } else if (vscode.env.uiKind === vscode.UIKind.Desktop && vscode.env.remoteName === undefined) {
+    await vscode.commands.executeCommand('revealFileInOS', uri);
+  } else {
+    const copy = vscode.l10n.t('Copy Path');
+    if ((await vscode.window.showInformationMessage(vscode.l10n.t('{0} lies outside this workspace.', folder), copy)) === copy) {
+      await vscode.env.clipboard.writeText(folder);
+    }
+  }
+}
+
+/** The runs meant: of a context menu with a multi-selection, of the view's selection, or named by directory. */
+function targets(view: vscode.TreeView<RunsNode>, runs: RunStore, [clicked, all]: readonly unknown[]): readonly Run[] {
+  const nodes = Array.isArray(all) && all.length > 0 ? (all as readonly unknown[]) : clicked === undefined ? view.selection : [clicked];
+  const directories = nodes.map(node => (typeof node === 'string' ? node : ownerOf(node)?.run.directory));
+  return [...new Set(directories)].flatMap(directory => (directory === undefined ? [] : (runs.get(directory) ?? [])));
+}
+
+function ownerOf(node: unknown): RunNode | undefined {
+  return node instanceof DetailNode ? ownerOf(node.parent) : node instanceof RunNode ? node : undefined;
+}

@@ -1,0 +1,102 @@
+/** `activate()`: builds the parts and wires them, nothing else. */
+import path from 'node:path';
+import * as vscode from 'vscode';
+import { EngineCommands } from './commands/engine.ts';
+import { modelCommands, showModel } from './commands/models.ts';
+import { planCompression } from './commands/plan.ts';
+import { profileSensitivity } from './commands/profile.ts';
+import { register } from './commands/register.ts';
+import { runPlan } from './commands/runPlan.ts';
+import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
+import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
+import { followRunRoots } from './commands/startRun.ts';
+import { tensorize } from './commands/tensorize.ts';
+import { ComparePanels } from './panels/compare.ts';
+import { LayerSelection } from './panels/layerSelection.ts';
+import { SensitivityPanels } from './panels/sensitivity.ts';
+import { PlanOverlay } from './plan/overlay.ts';
+import { storedExclusions } from './profile/exclusions.ts';
+import { messageOf } from './runs/files.ts';
+import { RunStore } from './runs/store.ts';
+import { stateDecorations } from './views/decorations.ts';
+import { ModelList } from './views/modelList.ts';
+import type { TreeNode } from './views/modelNodes.ts';
+import { ModelsTree } from './views/modelsTree.ts';
+import { ProfileList } from './views/profileList.ts';
+import { logRuns, showActiveRuns } from './views/runFeedback.ts';
+import { RunsTree } from './views/runsTree.ts';
+
+/** For the suite inside the extension host. */
+export interface Api {
+  readonly models: ModelList;
+  readonly modelsTree: ModelsTree;
+  readonly modelsView: vscode.TreeView<TreeNode>;
+  readonly runs: RunStore;
+  readonly runsTree: RunsTree;
+  readonly panels: ComparePanels;
+  readonly profiles: ProfileList;
+  readonly heatmaps: SensitivityPanels;
+  readonly selection: LayerSelection;
+  readonly plans: PlanOverlay;
+}
+
+export function activate(context: vscode.ExtensionContext): Api {
+  const log = vscode.window.createOutputChannel('Bondwise', { log: true });
+  const storage = context.storageUri ?? context.globalStorageUri;
+  const runs = new RunStore();
+  const runsTree = new RunsTree(runs);
+  const models = new ModelList(context.workspaceState, log);
+  const profiles = new ProfileList(models, runs, log);
+  const modelsTree = new ModelsTree(models, profiles, context.workspaceState);
+  const modelsView = vscode.window.createTreeView('bondwise.models', { treeDataProvider: modelsTree, canSelectMany: true, showCollapseAll: true });
+  const runsView = vscode.window.createTreeView('bondwise.runs', { treeDataProvider: runsTree, canSelectMany: true, showCollapseAll: true });
+  const engine = new EngineCommands(path.join(context.extensionPath, 'engine'), runs, log);
+
+  const modelView = { models, tree: modelsTree, view: modelsView };
+  const runView = { tree: runsTree, view: runsView };
+  const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
+  const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
+  const compare = (folder: string) => panels.show(folder);
+  const showRun = (directory: string) => revealRun(runView, directory);
+  const plans = new PlanOverlay();
+  const selection = new LayerSelection(modelsTree, modelsView);
+  const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun });
+  const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
+  const sensitivity = (file: string) => heatmaps.show(file);
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity };
+
+  context.subscriptions.push(
+    log,
+    runs,
+    runsTree,
+    models,
+    modelsTree,
+    modelsView,
+    runsView,
+    engine,
+    panels,
+    profiles,
+    selection,
+    plans,
+    heatmaps,
+    vscode.window.registerFileDecorationProvider(stateDecorations),
+    showActiveRuns(runs, runsView),
+    logRuns(runs, log),
+    announceRuns(runParts),
+    register(log, {
+      ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
+      ...runCommands(runParts),
+      tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
+      profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
+      planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine, plans }, args),
+      runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
+      sortBySensitivity: () => modelsTree.sortBySensitivity(true),
+      sortByPosition: () => modelsTree.sortBySensitivity(false),
+      checkEngine: () => engine.check(),
+      setUpEngine: () => engine.setUp(),
+    }),
+    followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
+  );
+  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans };
+}

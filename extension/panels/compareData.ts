@@ -1,0 +1,40 @@
+/** From the lineage in a compressed checkpoint to what the compare panel shows. */
+import path from 'node:path';
+import { isLineage } from '../protocol/validate.js';
+import type { CompareData } from '../protocol/types.ts';
+import { readJson } from '../runs/files.ts';
+
+export const LINEAGE_FILE = 'bondwise.json';
+
+/**
+ * Reads `bondwise.json` of a compressed checkpoint.
+ * @throws with the folder and what to do, when the file is missing or cannot be used.
+ */
+export async function readCompareData(folder: string): Promise<CompareData> {
+  const read = await readJson(path.join(folder, LINEAGE_FILE), isLineage);
+  if (!read) {
+    throw new Error(`${folder} holds no ${LINEAGE_FILE}: it was not made by Bondwise, or it was moved. Open the folder that Tensorize made.`);
+  }
+  if ('problem' in read) {
+    throw new Error(`${folder}: ${read.problem}`);
+  }
+  const { base, result } = read.value;
+  return {
+    original: {
+      name: base.name,
+      path: path.resolve(folder, base.path),
+      parameters: result.original_parameters,
+      bytes: result.original_bytes,
+      evaluation: result.original ?? null,
+    },
+    compressed: {
+      name: path.basename(folder),
+      path: folder,
+      parameters: result.parameters,
+      bytes: result.bytes,
+      evaluation: result.compressed ?? null,
+    },
+    predicted: result.predicted ?? null,
+    layers: result.layers,
+  };
+}

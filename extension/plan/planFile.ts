@@ -1,0 +1,142 @@
+/** Reading NAME.bondwise.json: JSON with comments, checked against the schema and then against the model, each mistake with its line. */
+import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
+import type { Layer, Model } from '../checkpoint/index.ts';
+import type { PlanFile, TensorizeRule } from '../protocol/types.ts';
+import { isPlanFile } from '../protocol/validate.js';
+import { SelectorError, selectLayers } from './selectors.ts';
+
+export const PLAN_SUFFIX = '.bondwise.json';
+/** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema.py. */
+const FORMAT = 1;
+
+/** A mistake in a plan, and where it is. */
+export class PlanError extends Error {
+  readonly remedy: string;
+  /** Of the text. */
+  readonly offset: number;
+  /** From 1. */
+  readonly line: number;
+
+  constructor(place: { readonly name: string; readonly offset: number; readonly line: number }, message: string, remedy: string) {
+    super(`${place.name}:${place.line}: ${message}`);
+    this.name = 'PlanError';
+    this.remedy = remedy;
+    this.offset = place.offset;
+    this.line = place.line;
+  }
+}
+
+export class Plan {
+  readonly file: PlanFile;
+  readonly #name: string;
+  readonly #text: string;
+  readonly #root: Node;
+
+  /** @throws PlanError, naming the line, for what is not JSON, not a plan, or a plan that cannot be meant. */
+  constructor(text: string, name: string) {
+    const errors: ParseError[] = [];
+    const root = parseTree(text, errors, { allowTrailingComma: true });
+    const [first] = errors;
+    if (!root || first) {
+      const offset = first?.offset ?? 0;
+      throw new PlanError({ name, offset, line: lineAt(text, offset) }, `it is not JSON: ${first ? wordsOf(printParseErrorCode(first.error)) : 'it is empty'}.`, 'Mend it there.');
+    }
+    this.#name = name;
+    this.#text = text;
+    this.#root = root;
+    const value: unknown = getNodeValue(root);
+    const version: unknown = typeof value === 'object' && value !== null && 'version' in value ? value.version : FORMAT;
+    if (typeof version === 'number' && version > FORMAT) {
+      throw this.error(['version'], `it was made by a newer Bondwise (format ${version}; this one reads up to ${FORMAT}).`, 'Update the extension.');
+    }
+    if (!isPlanFile(value)) {
+      const { instancePath, message = 'is wrong', params } = isPlanFile.errors?.[0] ?? { instancePath: '' };
+      const unknownKey = params?.additionalProperty;
+      const path = pathOf(instancePath);
+      throw typeof unknownKey === 'string'
+        ? this.error([...path, unknownKey], `there is no key “${unknownKey}”${path.length > 0 ? ` in ${path.join('.')}` : ''}.`, 'Remove it, or correct its name.')
+        : this.error(path, `${path.join('.') || 'the plan'} ${message}.`, 'Mend it there.');
+    }
+    this.file = value;
+    value.tensorize.forEach((rule, i) => this.#checkRule(rule, i));
+  }
+
+  /** An error at a key, or where the nearest thing around it begins. */
+  error(path: JSONPath, message: string, remedy: string): PlanError {
+    const offset = (this.#keyAt(path) ?? this.#nodeAt(path)).offset;
+    return new PlanError({ name: this.#name, offset, line: lineAt(this.#text, offset) }, message, remedy);
+  }
+
+  /**
+   * The layers of each rule; a layer belongs to the first rule that matches it.
+   * @throws PlanError for a pattern that matches nothing, a rule without layers of its own, and layers that cannot become MPOs.
+   */
+  layersIn(model: Pick<Model, 'blocks'>): readonly (readonly Layer[])[] {
+    const taken = new Set<string>();
+    return this.file.tensorize.map((rule, i) => {
+      const matched = this.#select(model, rule, i);
+      const own = matched.filter(layer => !taken.has(layer.name));
+      if (own.length === 0) {
+        throw this.error(['tensorize', i], `rule ${i + 1} has no layer left: all ${matched.length} belong to earlier rules.`, 'Remove it, or put the more special rule first.');
+      }
+      const unfit = own.find(layer => layer.state !== 'dense' || layer.shape.length !== 2);
+      if (unfit) {
+        const what = unfit.state === 'dense' ? `has the shape ${unfit.shape.join('×')} and is no matrix` : unfit.state === 'mpo' ? 'is an MPO already' : 'is quantized';
+        throw this.error(['tensorize', i, 'layers'], `${unfit.name} ${what}.`, 'Leave it out (exclude), or start from the original model.');
+      }
+      own.forEach(layer => taken.add(layer.name));
+      return own;
+    });
+  }
+
+  #select(model: Pick<Model, 'blocks'>, { layers, exclude = [] }: TensorizeRule, i: number): readonly Layer[] {
+    try {
+      return selectLayers(model, layers, exclude);
+    } catch (error) {
+      if (!(error instanceof SelectorError)) {
+        throw error;
+      }
+      const key = layers.includes(error.pattern) ? 'layers' : 'exclude';
+      const at = (key === 'layers' ? layers : exclude).indexOf(error.pattern);
+      throw this.error(['tensorize', i, key, ...(at < 0 ? [] : [at])], error.message, error.remedy);
+    }
+  }
+
+  #checkRule(rule: TensorizeRule, i: number): void {
+    const sizes = (['chi', 'keep', 'error'] as const).filter(size => typeof rule[size] === 'number');
+    if (sizes.length !== 1) {
+      throw this.error(['tensorize', i, ...sizes.slice(1, 2)], `rule ${i + 1} has ${sizes.join(' and ') || 'no size'}.`, 'Give exactly one of chi, keep and error.');
+    }
+    if (rule.out_modes?.length !== rule.in_modes?.length) {
+      throw this.error(['tensorize', i, rule.out_modes ? 'out_modes' : 'in_modes'], `rule ${i + 1} has not as many out_modes as in_modes.`, 'Give both, one number a site.');
+    }
+  }
+
+  /** The name of a property, which is where an editor should point. */
+  #keyAt(path: JSONPath): Node | undefined {
+    const property = findNodeAtLocation(this.#root, path)?.parent;
+    return property?.type === 'property' ? property.children?.[0] : undefined;
+  }
+
+  #nodeAt(path: JSONPath): Node {
+    return findNodeAtLocation(this.#root, path) ?? (path.length > 0 ? this.#nodeAt(path.slice(0, -1)) : this.#root);
+  }
+}
+
+function lineAt(text: string, offset: number): number {
+  return text.slice(0, offset).split('\n').length;
+}
+
+/** `/tensorize/0/chi` as ajv gives it. */
+function pathOf(pointer: string): JSONPath {
+  return pointer
+    .split('/')
+    .slice(1)
+    .map(segment => segment.replaceAll('~1', '/').replaceAll('~0', '~'))
+    .map(segment => (/^\d+$/.test(segment) ? Number(segment) : segment));
+}
+
+/** `CommaExpected` → `comma expected`. */
+function wordsOf(code: string): string {
+  return code.replace(/(?<=[a-z])(?=[A-Z])/g, ' ').toLowerCase();
+}

@@ -1,0 +1,1119 @@
+// Made by `npm run generate` from engine/bondwise/schema.py. Edit that file, not this one.
+export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan;
+export type RunEvent =
+  | StartedEvent
+  | EstimateEvent
+  | PhaseEvent
+  | LayerEvent
+  | EvaluationEvent
+  | VerifiedEvent
+  | ProfileEvent
+  | CurveEvent
+  | BaselineEvent
+  | CellEvent
+  | WarningEvent
+  | EndedEvent;
+export type RunRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest;
+export type RunResult = TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult;
+
+export interface BaseModelRef {
+  /**
+   * Relative to the folder of the file that says it, as it was when that was made.
+   */
+  path: string;
+  name: string;
+  /**
+   * SHA-256 over config.json and the header of every shard.
+   */
+  fingerprint: string;
+}
+export interface BaselineEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'baseline';
+  /**
+   * Value of the original model, by metric.
+   */
+  baseline: {
+    [k: string]: number;
+  };
+}
+export interface BlockInfo {
+  index: number;
+  name: string;
+  layers: LayerInfo[];
+}
+export interface LayerInfo {
+  /**
+   * Module path, such as model.layers.3.mlp.down_proj.
+   */
+  name: string;
+  group: 'attention' | 'mlp' | 'other';
+  /**
+   * [out, in]; [experts, out, in] for fused experts.
+   */
+  shape: number[];
+  dtype: string;
+  parameters: number;
+  bytes: number;
+  state: 'dense' | 'mpo' | 'quantized';
+  bond_dims?: number[] | null;
+  scheme?: string | null;
+}
+/**
+ * What the planner fills `tensorize` from.
+ */
+export interface Budget {
+  /**
+   * NAME.sensitivity.json; relative to the plan's folder.
+   */
+  profile: string;
+  /**
+   * `60%` of the model's parameters, `2GB` on disk, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that stay dense: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * No layer keeps less than this part of its parameters.
+   */
+  floor?: number;
+  /**
+   * A layer that would keep more than this part stays dense.
+   */
+  ceiling?: number;
+}
+/**
+ * One layer at one size, measured: all else is the original model.
+ */
+export interface Cell {
+  layer: string;
+  /**
+   * The largest bond dimension.
+   */
+  chi: number;
+  bond_dims: number[];
+  keep: number;
+  parameters: number;
+  /**
+   * By metric. `loss` is the mean loss in nats per token, from which `perplexity` is exp; a task goes by `task:NAME`.
+   */
+  figures: {
+    [k: string]: Figure;
+  };
+  sequences: number;
+  seconds: number;
+}
+export interface Figure {
+  value: number;
+  /**
+   * Standard error of the difference to the baseline, over sequences or items.
+   */
+  error: number;
+}
+/**
+ * A cell is done; one of the same layer and bond dimension that came before is replaced, metric by metric.
+ */
+export interface CellEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'cell';
+  cell: Cell;
+}
+export interface CompareData {
+  original: CompareSide;
+  compressed: CompareSide;
+  predicted?: Predicted | null;
+  layers: LayerFigures[];
+}
+export interface CompareSide {
+  name: string;
+  path: string;
+  parameters: number;
+  bytes: number;
+  evaluation: Evaluation | null;
+}
+/**
+ * What one model scored. All on the same text, so two of them compare.
+ */
+export interface Evaluation {
+  data: string;
+  perplexity: number;
+  /**
+   * Of the perplexity, over sequences.
+   */
+  standard_error: number;
+  /**
+   * Predicted tokens the perplexity is the mean over.
+   */
+  tokens: number;
+  /**
+   * Forward pass over full sequences, the fastest of them.
+   */
+  tokens_per_second: number;
+  /**
+   * How much longer the median pass took than the fastest, as a part of that.
+   */
+  speed_noise?: number;
+  prompt: string;
+  /**
+   * Greedy continuation of the prompt.
+   */
+  sample: string;
+  kl?: number | null;
+  agreement?: number | null;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
+ * One tensorized layer.
+ */
+export interface LayerFigures {
+  name: string;
+  out_modes: number[];
+  in_modes: number[];
+  /**
+   * The interior bonds: one fewer than sites.
+   */
+  bond_dims: number[];
+  parameters: number;
+  original_parameters: number;
+  bytes: number;
+  original_bytes: number;
+  /**
+   * parameters / original_parameters
+   */
+  keep: number;
+  /**
+   * ‖W − Ŵ‖_F / ‖W‖_F
+   */
+  relative_error: number;
+  /**
+   * Per token, through the cores.
+   */
+  multiply_adds: number;
+  original_multiply_adds: number;
+  seconds: number;
+}
+/**
+ * What is predicted of one layer, from one decomposition, at ascending bond dimensions; equally long lists.
+ *
+ * The three losses are what the model's loss will rise by, in nats per token, when this layer alone is truncated by the method of that
+ * name: second order, ½ tr(G ΔW S ΔWᵀ), corrected along the singular directions (`bondwise.spectral`).
+ */
+export interface Curve {
+  layer: string;
+  chi: number[];
+  parameters: number[];
+  /**
+   * ‖W − Ŵ‖_F / ‖W‖_F of the plain truncation.
+   */
+  error: number[];
+  plain: number[];
+  input: number[];
+  fisher: number[];
+}
+export interface CurveEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'curve';
+  curve: Curve;
+}
+/**
+ * `doctor --json`.
+ */
+export interface Doctor {
+  engine: string;
+  /**
+   * The interpreter.
+   */
+  python: string;
+  python_version: string;
+  torch: string | null;
+  transformers: string | null;
+  /**
+   * The device a run with `auto` would use.
+   */
+  device: string;
+  device_name: string;
+  /**
+   * Free bytes on that device.
+   */
+  memory: number;
+  memory_total: number;
+  host_memory: number;
+  /**
+   * Free bytes where the current folder lies.
+   */
+  disk: number;
+  problems: Problem[];
+}
+export interface Problem {
+  message: string;
+  remedy: string;
+}
+/**
+ * The last event of a process that ended by itself.
+ */
+export interface EndedEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'ended';
+  state: 'cancelled' | 'failed' | 'done';
+  error?: ErrorInfo | null;
+}
+/**
+ * A failure a person can act on.
+ */
+export interface ErrorInfo {
+  /**
+   * What failed, with the file or layer and the value.
+   */
+  message: string;
+  remedy?: string | null;
+  detail?: string | null;
+}
+/**
+ * What the run will need, checked before the work starts.
+ */
+export interface EstimateEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'estimate';
+  layers: number;
+  parameters: number;
+  original_parameters: number;
+  /**
+   * Peak bytes on the device that computes.
+   */
+  memory: number;
+  memory_available: number;
+  disk: number;
+  disk_available: number;
+}
+/**
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
+ */
+export interface EvaluateOptions {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface EvaluationEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'evaluation';
+  role: 'original' | 'compressed';
+  evaluation: Evaluation;
+}
+/**
+ * One budget on the exchange curve and what the planner would do with it.
+ */
+export interface ExchangePoint {
+  parameters: number;
+  bytes: number;
+  loss: number;
+  loss_error: number;
+  perplexity?: number | null;
+}
+/**
+ * What has come since: gathered, so that a fast run does not flood the view.
+ */
+export interface HostCells {
+  type: 'cells';
+  curves?: Curve[];
+  cells?: Cell[];
+  baseline?: {
+    [k: string]: number;
+  } | null;
+}
+export interface HostCompare {
+  type: 'compare';
+  data: CompareData;
+}
+export interface HostReply {
+  type: 'reply';
+  id: number;
+  error?: string | null;
+}
+/**
+ * The whole profile; what the view shows from then on.
+ */
+export interface HostSensitivity {
+  type: 'sensitivity';
+  profile: Sensitivity;
+  /**
+   * What is wrong with the file or its model, in sentences.
+   */
+  notes?: string[];
+}
+/**
+ * `NAME.sensitivity.json`: what happens to a model when one layer is compressed, for each layer and size.
+ */
+export interface Sensitivity {
+  version?: 1;
+  engine: string;
+  created: string;
+  model: BaseModelRef;
+  sites: number | 'low-rank';
+  method?: 'plain';
+  data: string;
+  /**
+   * SHA-256 of the token ids of all sequences: equal only for the same text.
+   */
+  text: string;
+  length: number;
+  sequences: number;
+  seed: number;
+  /**
+   * The one that was asked for last, and is shown first.
+   */
+  metric: string;
+  /**
+   * What was asked: fractions to keep below or at 1, or bond dimensions.
+   */
+  sizes: number[];
+  sizes_are: 'keep' | 'chi';
+  baseline?: {
+    [k: string]: number;
+  };
+  layers: ProfileLayer[];
+  curves?: Curve[];
+  cells?: Cell[];
+  correlation?: number | null;
+  /**
+   * All that was asked for is there.
+   */
+  complete?: boolean;
+}
+/**
+ * A layer that the profile covers: one place of the heatmap.
+ */
+export interface ProfileLayer {
+  name: string;
+  block: number;
+  /**
+   * The name inside the block, such as mlp.down_proj: equal for the same layer of each block.
+   */
+  column: string;
+  group: 'attention' | 'mlp' | 'other';
+  /**
+   * [out, in]
+   */
+  shape: number[];
+  /**
+   * Of the dense weight.
+   */
+  parameters: number;
+  bytes: number;
+  out_modes: number[];
+  in_modes: number[];
+}
+/**
+ * The run that is filling this profile; null when none is.
+ */
+export interface HostProfileRun {
+  type: 'profileRun';
+  status: RunStatus | null;
+}
+/**
+ * `status.json`: the latest state, replaced by rename.
+ */
+export interface RunStatus {
+  version?: 1;
+  state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
+  /**
+   * What is being done, in words.
+   */
+  phase?: string;
+  progress?: Progress | null;
+  process?: ProcessIdentity | null;
+  device?: string | null;
+  updated: string;
+  error?: ErrorInfo | null;
+}
+export interface Progress {
+  done: number;
+  total: number;
+  unit: string;
+  rate?: number | null;
+  eta?: number | null;
+}
+/**
+ * A process id alone can be used again by another process; with its start it cannot.
+ */
+export interface ProcessIdentity {
+  pid: number;
+  /**
+   * `linux:<boot id>:<field 22 of /proc/pid/stat>`, or elsewhere `ps:<output of ps -o lstart= -p pid>`.
+   */
+  started: string;
+  host: string;
+}
+/**
+ * The layers that are selected in the tree.
+ */
+export interface HostSelection {
+  type: 'selection';
+  layers: string[];
+}
+/**
+ * The plan that is laid over the heatmap; null takes it away.
+ */
+export interface HostPlan {
+  type: 'plan';
+  name: string | null;
+  plan: PlanResult | null;
+}
+/**
+ * `plan MODEL --json`.
+ */
+export interface PlanResult {
+  /**
+   * The plan file; empty with --dry-run.
+   */
+  output: string;
+  /**
+   * The patterns of the layers that stay dense: what was asked, or the default.
+   */
+  exclude?: string[];
+  parameters: number;
+  original_parameters: number;
+  bytes: number;
+  original_bytes: number;
+  predicted: Predicted;
+  /**
+   * Part kept of each layer that the plan compresses.
+   */
+  layers: {
+    [k: string]: number;
+  };
+  /**
+   * From the largest model to the smallest.
+   */
+  exchange: ExchangePoint[];
+}
+/**
+ * `inspect MODEL --json`.
+ */
+export interface Inspection {
+  model: string;
+  architecture: string | null;
+  parameters: number;
+  bytes: number;
+  blocks: BlockInfo[];
+  /**
+   * Embedding, norms, head and whatever else is not a layer of a block.
+   */
+  other: TensorInfo[];
+}
+export interface TensorInfo {
+  name: string;
+  shape: number[];
+  dtype: string;
+  parameters: number;
+  bytes: number;
+}
+export interface LayerEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'layer';
+  layer: LayerFigures;
+}
+/**
+ * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ */
+export interface Lineage {
+  version?: 1;
+  engine: string;
+  created: string;
+  base: BaseModelRef;
+  /**
+   * The options of the run that made it.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: TensorizeResult;
+}
+export interface TensorizeResult {
+  kind: 'tensorize';
+  output: string;
+  parameters: number;
+  original_parameters: number;
+  bytes: number;
+  original_bytes: number;
+  layers: LayerFigures[];
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  predicted?: Predicted1 | null;
+  /**
+   * Largest difference of log-probabilities after reload, against dense weights.
+   */
+  logits_difference: number;
+  seconds: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted1 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
+ * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
+ */
+export interface MPOLayer {
+  out_modes: number[];
+  in_modes: number[];
+  bond_dims: number[];
+  /**
+   * Below the product of out_modes where the weight was padded.
+   */
+  out_features: number;
+  in_features: number;
+  bias: boolean;
+}
+/**
+ * The `mpo` key of a compressed checkpoint's `config.json`.
+ */
+export interface MPOSection {
+  version?: 1;
+  base_model_type: string;
+  /**
+   * Class of the original model, such as LlamaForCausalLM.
+   */
+  base_architecture: string;
+  layers: {
+    [k: string]: MPOLayer;
+  };
+}
+export interface PerplexityOptions {
+  evaluate?: EvaluateOptions1;
+  reference?: string | null;
+}
+/**
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
+ */
+export interface EvaluateOptions1 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface PerplexityRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  kind: 'perplexity';
+  model: string;
+  options: PerplexityOptions;
+}
+export interface PerplexityResult {
+  kind: 'perplexity';
+  evaluation: Evaluation;
+  seconds: number;
+}
+export interface PhaseEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'phase';
+  phase: string;
+}
+/**
+ * `NAME.bondwise.json`: what is to be done to a model. Comments are allowed.
+ */
+export interface PlanFile {
+  /**
+   * For editors; Bondwise knows the schema by the file's name.
+   */
+  $schema?: string | null;
+  /**
+   * Of the format of this file.
+   */
+  version?: 1;
+  /**
+   * The model folder; relative to the plan's folder.
+   */
+  model: string;
+  /**
+   * The folder to make; relative to the plan's folder.
+   */
+  output: string;
+  budget?: Budget1 | null;
+  predicted?: Predicted2 | null;
+  /**
+   * Which layers become MPOs and how; a layer belongs to the first rule that matches.
+   *
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  evaluate?: EvaluateOptions2 | null;
+}
+/**
+ * What the planner filled `tensorize` from.
+ */
+export interface Budget1 {
+  /**
+   * NAME.sensitivity.json; relative to the plan's folder.
+   */
+  profile: string;
+  /**
+   * `60%` of the model's parameters, `2GB` on disk, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that stay dense: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * No layer keeps less than this part of its parameters.
+   */
+  floor?: number;
+  /**
+   * A layer that would keep more than this part stays dense.
+   */
+  ceiling?: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted2 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
+ * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface TensorizeRule {
+  /**
+   * Exact layer names, globs, or `re:` patterns.
+   */
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  chi?: number | null;
+  keep?: number | null;
+  error?: number | null;
+  /**
+   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
+   */
+  sites?: number | 'low-rank';
+  out_modes?: number[] | null;
+  in_modes?: number[] | null;
+  /**
+   * How the cores are found: truncated singular value decompositions.
+   */
+  method?: 'plain';
+}
+/**
+ * How both models are measured; leave it out to measure nothing.
+ */
+export interface EvaluateOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+/**
+ * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
+ */
+export interface ProfileEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'profile';
+  profile: Sensitivity;
+}
+/**
+ * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
+ */
+export interface ProfileOptions {
+  mode?: 'spectral' | 'measured';
+  /**
+   * Exact layer names, globs, or `re:` patterns.
+   *
+   * @minItems 1
+   */
+  layers?: [string, ...string[]];
+  exclude?: string[];
+  /**
+   * Fractions of a layer's parameters to measure at.
+   */
+  keep?: number[];
+  /**
+   * Bond dimensions to measure at; instead of keep.
+   */
+  chi?: number[];
+  sites?: number | 'low-rank';
+  /**
+   * `perplexity`, `kl`, `agreement`, or `task:NAME` of the LM Evaluation Harness.
+   */
+  metric?: string;
+  /**
+   * Items of a task.
+   */
+  limit?: number;
+  /**
+   * A cell gets sequences until its standard error is below this part of its value; 0 measures all sequences.
+   */
+  precision?: number;
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * At most, for a cell.
+   */
+  sequences?: number;
+  /**
+   * The file NAME.sensitivity.json. One of the same model, data and sites is added to.
+   */
+  output: string;
+}
+export interface ProfileRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  kind: 'profile';
+  model: string;
+  options: ProfileOptions;
+}
+export interface ProfileResult {
+  kind: 'profile';
+  output: string;
+  /**
+   * Measured cells in the file.
+   */
+  cells: number;
+  /**
+   * Predicted curves in the file.
+   */
+  curves: number;
+  /**
+   * The original model's value of each metric.
+   */
+  baseline: {
+    [k: string]: number;
+  };
+  correlation?: number | null;
+  seconds: number;
+}
+/**
+ * A process took the run up: at the start and again at each resume.
+ */
+export interface StartedEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'started';
+  engine: string;
+  torch: string;
+  device: string;
+  resumed: boolean;
+}
+/**
+ * The folder was loaded again and its logits compared.
+ */
+export interface VerifiedEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'verified';
+  logits_difference: number;
+  tolerance: number;
+}
+export interface WarningEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'warning';
+  message: string;
+}
+export interface TensorizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  kind: 'tensorize';
+  model: string;
+  options: TensorizeOptions;
+}
+export interface TensorizeOptions {
+  /**
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+  predicted?: Predicted3 | null;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted3 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+export interface SampleModelRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  kind: 'sample-model';
+  options: SampleModelOptions;
+}
+export interface SampleModelOptions {
+  output: string;
+}
+export interface SampleModelResult {
+  kind: 'sample-model';
+  output: string;
+  evaluation: Evaluation;
+  seconds: number;
+}
+/**
+ * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
+ */
+export interface WebviewRequest {
+  id: number;
+  method:
+    | 'ready'
+    | 'revealLayer'
+    | 'openFolder'
+    | 'selectLayers'
+    | 'tensorizeLayers'
+    | 'excludeLayers'
+    | 'profileLayers'
+    | 'planCompression'
+    | 'cancelRun'
+    | 'showRun'
+    | 'saveFile'
+    | 'copyText';
+  argument?: string | null;
+  name?: string | null;
+  layers?: string[] | null;
+}

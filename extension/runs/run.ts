@@ -1,0 +1,124 @@
+/** A run as the views see it, and what they show of it: pure functions. */
+import type { ErrorInfo, RunRequest, RunResult, RunStatus } from '../protocol/types.ts';
+import type { RunSummary } from './fold.ts';
+import { formatDuration, formatNumber } from './format.ts';
+
+export type RunKind = RunRequest['kind'];
+/** `invalid`: the folder holds files that cannot be read as a run; `problem` says why. */
+export type RunState = RunStatus['state'] | 'invalid';
+
+/** A snapshot; a run that changes becomes another object. */
+export interface Run {
+  /** Name of the folder. */
+  readonly id: string;
+  readonly directory: string;
+  readonly state: RunState;
+  readonly title: string;
+  /** ISO 8601, UTC; empty when not known. */
+  readonly created: string;
+  readonly request?: RunRequest;
+  readonly status?: RunStatus;
+  readonly summary: RunSummary;
+  readonly result?: RunResult;
+  /** What cannot be read, in words. In another state than `invalid` the rest of the run is still right. */
+  readonly problem?: string;
+}
+
+/** True while a process works on it or waits for its turn. */
+export function isActive(state: RunState): boolean {
+  return state === 'queued' || state === 'running' || state === 'cancelling';
+}
+
+export function canCancel(run: Run): boolean {
+  return isActive(run.state) && run.state !== 'cancelling';
+}
+
+export function canResume(run: Run): boolean {
+  return run.request !== undefined && (run.state === 'interrupted' || run.state === 'cancelled' || run.state === 'failed');
+}
+
+const STATE_WORDS: Record<RunState, string> = {
+  queued: 'Queued',
+  running: 'Running',
+  cancelling: 'Cancelling…',
+  cancelled: 'Cancelled',
+  failed: 'Failed',
+  interrupted: 'Interrupted',
+  done: 'Done',
+  invalid: 'Cannot be read',
+};
+
+export function stateText(state: RunState): string {
+  return STATE_WORDS[state];
+}
+
+/** Fraction done of the current phase, in [0, 1]; undefined when it is not known. */
+export function fractionDone(run: Run): number | undefined {
+  const progress = run.status?.progress;
+  return isActive(run.state) && progress && progress.total > 0 ? Math.min(1, Math.max(0, progress.done / progress.total)) : undefined;
+}
+
+/** One line for a view: `layer 12/30 · 3.1 layers/s · 6 s left`, or the phase, or how it ended. */
+export function progressText(run: Run): string {
+  if (run.state === 'invalid') {
+    return run.problem ?? stateText(run.state);
+  }
+  if (run.state === 'failed' || run.state === 'interrupted') {
+    return errorOf(run)?.message ?? stateText(run.state);
+  }
+  if (run.state === 'done') {
+    return run.result ? `${stateText(run.state)} in ${formatDuration(run.result.seconds)}` : stateText(run.state);
+  }
+  if (run.state === 'queued') {
+    return phaseOf(run) ?? 'Waiting for its turn';
+  }
+  const progress = run.status?.progress;
+  if (run.state !== 'running' || !progress || progress.total <= 0) {
+    return (run.state === 'running' ? phaseOf(run) : undefined) ?? stateText(run.state);
+  }
+  return progressParts(progress).join(' · ');
+}
+
+/** Why it failed or was interrupted; from the status, else from the journal. */
+export function errorOf(run: Run): ErrorInfo | undefined {
+  return run.status?.error ?? run.summary.error;
+}
+
+/** Active runs first, running before queued, then the newest first. */
+export function compareRuns(a: Run, b: Run): number {
+  return rank(a.state) - rank(b.state) || compareText(b.created || b.id, a.created || a.id) || compareText(b.id, a.id);
+}
+
+function phaseOf(run: Run): string | undefined {
+  return run.status?.phase === '' ? undefined : run.status?.phase;
+}
+
+function progressParts(progress: NonNullable<RunStatus['progress']>): string[] {
+  const { done, total, unit, rate, eta } = progress;
+  const counted = Number.isInteger(total) && total < 100_000;
+  const parts = [counted ? `${singular(unit)} ${Math.floor(done)}/${total}` : `${Math.floor((100 * done) / total)}%`];
+  if (typeof rate === 'number' && rate > 0) {
+    parts.push(rate >= 0.1 ? `${formatNumber(rate)} ${plural(unit)}/s` : `${formatDuration(1 / rate)} per ${singular(unit)}`);
+  }
+  if (typeof eta === 'number' && eta >= 0) {
+    parts.push(`${formatDuration(eta)} left`);
+  }
+  return parts;
+}
+
+function singular(unit: string): string {
+  return unit.endsWith('s') ? unit.slice(0, -1) : unit;
+}
+
+function plural(unit: string): string {
+  return unit.endsWith('s') ? unit : `${unit}s`;
+}
+
+function rank(state: RunState): number {
+  return state === 'running' || state === 'cancelling' ? 0 : state === 'queued' ? 1 : 2;
+}
+
+/** By code units: ids and ISO dates order by time. */
+function compareText(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

@@ -1,0 +1,115 @@
+/**
+ * `npm run generate [-- --check]`: the engine's schema (engine/bondwise/schema.py) → extension/protocol/{schema.json,types.ts,validate.js},
+ * and plan.schema.json, by which VS Code itself checks and completes a plan file.
+ * With --check nothing is written and the exit status says whether the files are up to date.
+ */
+import { readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import standaloneCode from 'ajv/dist/standalone/index.js';
+import { execa } from 'execa';
+import { compile, type JSONSchema } from 'json-schema-to-typescript';
+import { ensureEnvironment } from './environment.ts';
+import { projectRoot } from './project.ts';
+
+interface Schema {
+  $schema: string;
+  $defs: Record<string, JSONSchema & { title?: string }>;
+}
+
+const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'WebviewRequest', 'HostMessage'];
+const HEADER = '// Made by `npm run generate` from engine/bondwise/schema.py. Edit that file, not this one.\n';
+
+/** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */
+function dropTitles(node: unknown, isDefinition: boolean): unknown {
+  if (Array.isArray(node)) {
+    return node.map(item => dropTitles(item, false));
+  }
+  if (typeof node !== 'object' || node === null) {
+    return node;
+  }
+  const entries = Object.entries(node).filter(([key, value]) => isDefinition || key !== 'title' || typeof value !== 'string');
+  return Object.fromEntries(entries.map(([key, value]) => [key, dropTitles(value, false)]));
+}
+
+async function types(schema: Schema): Promise<string> {
+  const definitions = Object.fromEntries(Object.entries(schema.$defs).map(([name, body]) => [name, { ...(dropTitles(body, false) as object), title: name }]));
+  const everything = { title: 'Everything', type: 'object', properties: {}, additionalProperties: false, $defs: definitions } as JSONSchema;
+  const text = await compile(everything, 'Everything', { bannerComment: '', unreachableDefinitions: true, additionalProperties: false, style: { singleQuote: true, printWidth: 140 } });
+  const body = text.replace(/\/\*\*\n \* This interface was referenced by [\s\S]*?\*\/\n/g, '').replace(/\n \*\n \* This interface was referenced by[\s\S]*?via the `definition` "[^"]*"\./g, '').replace(/export interface Everything \{\}\n/, '');
+  return HEADER + body;
+}
+
+function validators(schema: Schema): { js: string; dts: string } {
+  const ajv = new Ajv2020({ code: { source: true, esm: true }, strict: false, discriminator: true, inlineRefs: false });
+  // Ajv reads the tag from the variants themselves and refuses OpenAPI's `mapping`.
+  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : value))) as Schema;
+  ajv.addSchema(plain, 'bondwise');
+  const js = standaloneCode.default(ajv, Object.fromEntries(ROOTS.map(name => [`is${name}`, `bondwise#/$defs/${name}`])));
+  // The only helper that ajv takes from its own package is the count of code points; a bundle in a webview has no require.
+  const inlined = js.replaceAll(/require\("ajv\/dist\/runtime\/ucs2length"\)\.default/g, '(text => [...text].length)');
+  if (inlined.includes('require(')) {
+    throw new Error('the validators need a helper of ajv that is not inlined here: see generate.ts');
+  }
+  const names = ROOTS.map(name => `export const is${name}: Validator<${name}>;`).join('\n');
+  const dts = `${HEADER}import type { ${ROOTS.join(', ')} } from './types.ts';\n\nexport interface Validator<T> {\n  (value: unknown): value is T;\n  errors?: { instancePath: string; message?: string; params?: Readonly<Record<string, unknown>> }[] | null;\n}\n${names}\n`;
+  return { js: `${HEADER}${inlined}\n`, dts };
+}
+
+/** The schema of a plan alone, for an editor. Leaving a key out is enough there: no `null` beside each value, in checks and completions. */
+function planSchema({ $defs }: Schema): string {
+  const used = new Set<string>();
+  const plain = (node: unknown): unknown => {
+    if (Array.isArray(node)) {
+      return node.map(plain);
+    }
+    if (typeof node !== 'object' || node === null) {
+      return node;
+    }
+    const { anyOf, default: fallback, $ref, title, ...rest } = node as Record<string, unknown>;
+    const values = Array.isArray(anyOf) ? (anyOf as { type?: string }[]).filter(({ type }) => type !== 'null') : undefined;
+    const name = typeof $ref === 'string' ? $ref.split('/').at(-1) : undefined;
+    if (name !== undefined) {
+      used.add(name);
+    }
+    const value: object = !values ? {} : values.length === 1 ? (plain(values[0]) as object) : { anyOf: plain(values) };
+    return {
+      ...(name === undefined ? {} : { $ref: `#/definitions/${name}` }),
+      ...(fallback === undefined || fallback === null ? {} : { default: fallback }),
+      ...value,
+      // Pydantic's titles are the keys again; a property of that name is a schema.
+      ...(typeof title === 'object' ? { title: plain(title) } : {}),
+      ...Object.fromEntries(Object.entries(rest).map(([key, value]) => [key, plain(value)])),
+    };
+  };
+  const root = plain($defs.PlanFile) as object;
+  const definitions: Record<string, unknown> = {};
+  // A set also gives what is added to it while it is walked.
+  for (const name of used) {
+    const sizes = ['chi', 'keep', 'error'].map(size => ({ required: [size] }));
+    definitions[name] = { ...(plain($defs[name]) as object), ...(name === 'TensorizeRule' ? { oneOf: sizes } : {}) };
+  }
+  return `${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...root, allowComments: true, allowTrailingCommas: true, definitions }, null, 1)}\n`;
+}
+
+const environment = await ensureEnvironment();
+const { stdout } = await execa(environment.python, ['-m', 'bondwise', 'schema'], { cwd: path.join(projectRoot, 'engine') });
+const schema = JSON.parse(stdout) as Schema;
+const { js, dts } = validators(schema);
+const files = { 'schema.json': `${JSON.stringify(schema, null, 1)}\n`, 'types.ts': await types(schema), 'validate.js': js, 'validate.d.ts': dts, 'plan.schema.json': planSchema(schema) };
+const check = process.argv.includes('--check');
+const stale: string[] = [];
+for (const [name, text] of Object.entries(files)) {
+  const file = path.join(projectRoot, 'extension/protocol', name);
+  if (text !== (await readFile(file, 'utf8').catch(() => ''))) {
+    stale.push(name);
+    if (!check) {
+      await writeFile(file, text);
+    }
+  }
+}
+if (check && stale.length > 0) {
+  console.error(`stale: extension/protocol/${stale.join(', ')}. Run: npm run generate`);
+  process.exit(1);
+}
+console.log(stale.length > 0 ? `wrote extension/protocol/${stale.join(', ')}` : 'the generated files are up to date');

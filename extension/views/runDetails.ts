@@ -1,0 +1,181 @@
+/** What stands below a run in the Runs view: its figures, as far as they are known. */
+import path from 'node:path';
+import * as vscode from 'vscode';
+import type { Evaluation, LayerFigures } from '../protocol/types.ts';
+import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
+import { errorOf, type Run } from '../runs/run.ts';
+import { formatMeasured, formatShare } from './measured.ts';
+import { planFigures } from './planDetails.ts';
+import { profileFigures } from './profileDetails.ts';
+import { oneLine, shortPath } from './text.ts';
+
+export interface Detail {
+  readonly id: string;
+  readonly label: string;
+  readonly description?: string;
+  readonly icon: string;
+  readonly color?: string;
+  /** The whole text, where label and description cut it short. */
+  readonly full?: string;
+  readonly contextValue: string;
+  readonly children?: readonly Detail[];
+}
+
+export function runDetails(run: Run): readonly Detail[] {
+  return [
+    ...errors(run),
+    ...warnings(run),
+    ...figures(run),
+    ...planFigures(run),
+    ...profileFigures(run),
+    ...layers(run),
+    ...(run.request && 'model' in run.request
+      ? [plain('model', vscode.l10n.t('Model'), shortPath(path.resolve(run.directory, run.request.model)), 'package')]
+      : []),
+    ...(run.request && 'output' in run.request.options
+      ? [plain('output', vscode.l10n.t('Output'), shortPath(path.resolve(run.directory, run.request.options.output)), run.request.kind === 'profile' ? 'graph-scatter' : 'folder')]
+      : []),
+    ...machine(run),
+  ];
+}
+
+function errors(run: Run): Detail[] {
+  const found: Detail[] = [];
+  const error = run.state === 'done' ? undefined : errorOf(run);
+  if (error) {
+    found.push({
+      id: 'error',
+      label: oneLine(error.message),
+      icon: 'error',
+      color: 'errorForeground',
+      full: error.message,
+      contextValue: 'detail.error',
+      ...(error.remedy ? { children: [remedy(error.remedy)] } : {}),
+    });
+  }
+  if (run.problem !== undefined) {
+    found.push({ id: 'problem', label: oneLine(run.problem), icon: 'error', color: 'errorForeground', full: run.problem, contextValue: 'detail.error' });
+  }
+  return found;
+}
+
+function remedy(text: string): Detail {
+  return { id: 'remedy', label: oneLine(text), icon: 'lightbulb', color: 'editorLightBulb.foreground', full: text, contextValue: 'detail' };
+}
+
+function warnings(run: Run): Detail[] {
+  return run.summary.warnings.map((text, i) => ({
+    id: `warning.${i}`,
+    label: oneLine(text),
+    icon: 'warning',
+    color: 'list.warningForeground',
+    full: text,
+    contextValue: 'detail',
+  }));
+}
+
+function figures(run: Run): Detail[] {
+  const { result, summary } = run;
+  const found: Detail[] = [];
+  if (result?.kind === 'tensorize') {
+    const kept = formatShare(result.parameters / result.original_parameters);
+    found.push(
+      plain(
+        'parameters',
+        vscode.l10n.t('Parameters'),
+        `${formatParameters(result.original_parameters)} → ${formatParameters(result.parameters)} (${kept})`,
+        'symbol-numeric',
+      ),
+      plain('size', vscode.l10n.t('Size'), `${formatBytes(result.original_bytes)} → ${formatBytes(result.bytes)}`, 'database'),
+    );
+  }
+  const original = (result?.kind === 'tensorize' ? result.original : undefined) ?? summary.evaluations.original;
+  const compressed = (result?.kind === 'tensorize' ? result.compressed : undefined) ?? summary.evaluations.compressed;
+  const only = result?.kind === 'perplexity' || result?.kind === 'sample-model' ? result.evaluation : undefined;
+  if (original) {
+    found.push(...evaluation('original', vscode.l10n.t('Original'), original));
+  }
+  if (compressed) {
+    found.push(...evaluation('compressed', vscode.l10n.t('Compressed'), compressed));
+  }
+  if (only) {
+    found.push(...evaluation('only', vscode.l10n.t('Model'), only));
+  }
+  if (summary.verified) {
+    const { logits_difference, tolerance } = summary.verified;
+    found.push({
+      ...plain('verified', vscode.l10n.t('Loaded again and checked'), vscode.l10n.t('log-probabilities differ by {0} at most', formatNumber(logits_difference)), 'verified'),
+      color: 'testing.iconPassed',
+      full: vscode.l10n.t(
+        'The written folder was loaded in transformers and compared with the dense product of its cores: {0}, allowed {1}.',
+        formatNumber(logits_difference),
+        formatNumber(tolerance),
+      ),
+    });
+  }
+  return found;
+}
+
+function evaluation(id: string, who: string, { perplexity, standard_error, tokens_per_second, prompt, sample, tokens, data }: Evaluation): Detail[] {
+  const figure = vscode.l10n.t('perplexity {0} · {1} tokens/s', formatMeasured(perplexity, standard_error), formatNumber(tokens_per_second));
+  return [
+    {
+      ...plain(`evaluation.${id}`, who, figure, 'graph'),
+      full: vscode.l10n.t('Measured on {0} tokens of {1}.', formatParameters(tokens), data),
+      children: [{ ...plain(`sample.${id}`, oneLine(`${prompt}${sample}`), '', 'quote'), full: `${prompt}${sample}` }],
+    },
+  ];
+}
+
+function layers(run: Run): Detail[] {
+  const all = run.result?.kind === 'tensorize' ? run.result.layers : run.summary.layers;
+  if (all.length === 0) {
+    return [];
+  }
+  const before = all.reduce((sum, layer) => sum + layer.original_parameters, 0);
+  const after = all.reduce((sum, layer) => sum + layer.parameters, 0);
+  const label = all.length === 1 ? vscode.l10n.t('1 layer') : vscode.l10n.t('{0} layers', all.length);
+  return [{ ...plain('layers', label, vscode.l10n.t('{0} kept', formatPercent(after / before)), 'layers'), children: all.map(layerDetail) }];
+}
+
+function layerDetail(layer: LayerFigures): Detail {
+  const bonds = [...new Set(layer.bond_dims)].join(', ');
+  return {
+    ...plain(
+      `layer.${layer.name}`,
+      layer.name,
+      vscode.l10n.t('χ {0} · {1} kept · error {2}', bonds, formatPercent(layer.keep), formatPercent(layer.relative_error)),
+      'link',
+    ),
+    full: [
+      vscode.l10n.t('Sites (out × in): {0}', layer.out_modes.map((mode, site) => `${mode}×${layer.in_modes[site] ?? '?'}`).join(' · ')),
+      vscode.l10n.t('Parameters: {0} of {1}', formatParameters(layer.parameters), formatParameters(layer.original_parameters)),
+      vscode.l10n.t('Multiply-adds per token: {0} of {1}', formatParameters(layer.multiply_adds), formatParameters(layer.original_multiply_adds)),
+      vscode.l10n.t('Took {0}', formatDuration(layer.seconds)),
+    ].join('\n\n'),
+  };
+}
+
+function machine(run: Run): Detail[] {
+  const { started, estimate, starts } = run.summary;
+  const found: Detail[] = [];
+  if (started) {
+    const resumed = starts > 1 ? vscode.l10n.t(', resumed {0} times', starts - 1) : '';
+    found.push({ ...plain('device', vscode.l10n.t('Device'), `${started.device}${resumed}`, 'server'), full: vscode.l10n.t('Engine {0}, torch {1}', started.engine, started.torch) });
+  }
+  if (estimate) {
+    found.push(
+      plain(
+        'estimate',
+        vscode.l10n.t('Needs'),
+        vscode.l10n.t('{0} memory of {1} · {2} disk of {3}', formatBytes(estimate.memory), formatBytes(estimate.memory_available), formatBytes(estimate.disk), formatBytes(estimate.disk_available)),
+        'dashboard',
+      ),
+    );
+  }
+  return found;
+}
+
+function plain(id: string, label: string, description: string, icon: string): Detail {
+  return { id, label, description, icon, contextValue: 'detail' };
+}

@@ -1,0 +1,25 @@
+"""What all engine tests share: no network, few threads, locks of their own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Set before anything imports torch or huggingface_hub.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def bondwise_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A BONDWISE_HOME of the test's own: no test waits for a device that another test, or the user, holds."""
+    home = tmp_path / "bondwise-home"
+    monkeypatch.setenv("BONDWISE_HOME", str(home))
+    return home

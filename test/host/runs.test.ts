@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { appendFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { before, describe, it } from 'mocha';
+import * as vscode from 'vscode';
+import type { Api } from '../../extension/extension.ts';
+import { identify } from '../../extension/runs/process.ts';
+import { api, tensorizeResult, until, workspaceFolder, writeRun, writeStatus } from './fixtures.ts';
+
+let extension: Api;
+const root = () => path.join(workspaceFolder(), '.bondwise', 'runs');
+
+function row(directory: string): vscode.TreeItem {
+  const node = extension.runsTree.nodeOf(directory);
+  assert.ok(node, directory);
+  return extension.runsTree.getTreeItem(node);
+}
+
+function details(directory: string): vscode.TreeItem[] {
+  return extension.runsTree.getChildren(extension.runsTree.nodeOf(directory)).map(node => extension.runsTree.getTreeItem(node));
+}
+
+describe('the Runs view', () => {
+  before(async () => {
+    extension = await api();
+  });
+
+  it('follows a run that somebody else started, from running to done', async () => {
+    const process_ = await identify(process.pid);
+    assert.ok(process_);
+    const progress = { done: 3, total: 12, unit: 'layer', rate: 1.5, eta: 6 };
+    const running = { state: 'running', phase: 'Decomposing', progress, process: process_ } as const;
+    const directory = await writeRun(root(), '20260101-000000-tensorize-000001', {}, running);
+    await until('seen', () => extension.runs.get(directory));
+    assert.equal(row(directory).description, '25% · Decomposing · layer 3/12 · 1.5 layers/s · 6 s left');
+    assert.equal(row(directory).contextValue, 'run.running.tensorize');
+    assert.deepEqual(extension.runs.active.map(run => run.directory), [directory]);
+
+    const event = { seq: 1, time: '2026-01-01T00:00:00Z', type: 'layer', layer: tensorizeResult('/models/small', 'model.layers.0.mlp.up_proj').layers[0] };
+    await appendFile(path.join(directory, 'events.ndjson'), `${JSON.stringify(event)}\n`);
+    await until('the layer', () => details(directory).find(({ label }) => label === '1 layer'));
+
+    await writeFile(path.join(directory, 'result.json'), JSON.stringify(tensorizeResult(path.join(workspaceFolder(), 'small'), 'model.layers.0.mlp.up_proj')));
+    await writeStatus(directory, { state: 'done' });
+    await until('done', () => (extension.runs.get(directory)?.state === 'done' ? true : undefined));
+    assert.match(String(row(directory).description), /^Done in 3 s · /);
+    const shown = new Map(details(directory).map(({ label, description }) => [label, description]));
+    assert.equal(shown.get('Parameters'), '7.5 K → 7.0 K (93%)');
+    assert.equal(shown.get('Compressed'), 'perplexity 25.00 ± 0.50 · 50 tokens/s');
+    assert.equal(extension.runs.active.length, 0);
+    await rm(directory, { recursive: true });
+    await until('removed', () => (extension.runs.get(directory) ? undefined : true));
+  });
+
+  it('shows why a run failed, with what to do below it', async () => {
+    const error = { message: 'model.layers.3.mlp.up_proj has 2 NaN values.', remedy: 'Leave the layer out.' };
+    const directory = await writeRun(root(), '20260101-000000-tensorize-000002', {}, { state: 'failed', error });
+    await until('seen', () => extension.runs.get(directory));
+    assert.equal(row(directory).description, error.message);
+    const [first] = extension.runsTree.getChildren(extension.runsTree.nodeOf(directory));
+    assert.ok(first);
+    assert.equal(extension.runsTree.getTreeItem(first).contextValue, 'detail.error');
+    const [remedy] = extension.runsTree.getChildren(first);
+    assert.ok(remedy);
+    assert.equal(extension.runsTree.getTreeItem(remedy).label, error.remedy);
+    await rm(directory, { recursive: true });
+  });
+
+  it('marks a run whose process is gone as interrupted, and cancels one that nobody answers for', async () => {
+    const gone = { pid: 2 ** 22 + 1, started: 'linux:none:1', host: (await identify(process.pid))?.host ?? '' };
+    const directory = await writeRun(root(), '20260101-000000-tensorize-000003', {}, { state: 'running', process: gone });
+    await until('interrupted', () => (extension.runs.get(directory)?.state === 'interrupted' ? true : undefined));
+    assert.match(String(row(directory).description), /ended without saying why/);
+    await writeStatus(directory, { state: 'running', process: gone });
+    await vscode.commands.executeCommand('bondwise.cancelRun', directory);
+    await until('ended', () => (extension.runs.get(directory)?.state !== 'running' ? true : undefined));
+    await rm(directory, { recursive: true });
+  });
+
+  it('gives untrusted text no line breaks and no markdown', async () => {
+    const directory = await writeRun(root(), '20260101-000000-tensorize-000004', { title: 'a\n\u202e[b](command:x)' }, { state: 'cancelled' });
+    await until('seen', () => extension.runs.get(directory));
+    assert.equal(row(directory).label, 'a \u202e[b](command:x)');
+    const node = extension.runsTree.nodeOf(directory);
+    assert.ok(node);
+    const { tooltip } = extension.runsTree.resolveTreeItem(row(directory), node);
+    assert.ok(tooltip instanceof vscode.MarkdownString && !tooltip.isTrusted);
+    assert.doesNotMatch(tooltip.value, /(?<!\\)\[b/);
+    await rm(directory, { recursive: true });
+  });
+});

@@ -1,0 +1,335 @@
+import assert from 'node:assert/strict';
+import { appendFile, rm, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { after, before, describe, it } from 'mocha';
+import * as vscode from 'vscode';
+import { fingerprintOf, type Model, openModel } from '../../extension/checkpoint/index.ts';
+import { canAddTo, profileRequest } from '../../extension/commands/profile.ts';
+import { DEFAULT_SIZES, metricItems, sequencesMessage, sizeItems } from '../../extension/commands/profileSteps.ts';
+import type { Api } from '../../extension/extension.ts';
+import { bytesOf, safeName } from '../../extension/panels/saveFile.ts';
+import { SENSITIVITY_VIEW_TYPE } from '../../extension/panels/sensitivity.ts';
+import { type SensitivityActions, SensitivityPanel } from '../../extension/panels/sensitivityPanel.ts';
+import type { HostMessage, RunEvent, Sensitivity, WebviewRequest } from '../../extension/protocol/types.ts';
+import { isHostMessage, isRunRequest } from '../../extension/protocol/validate.js';
+import { identify } from '../../extension/runs/process.ts';
+import { stateDecorations } from '../../extension/views/decorations.ts';
+import type { TreeNode } from '../../extension/views/modelNodes.ts';
+import { cell, curve, profileLayers, sensitivity } from '../unit/profiles.ts';
+import { api, until, workspaceFolder, writeLlama, writeRun, writeStatus } from './fixtures.ts';
+
+const layers = profileLayers(2);
+const name = (block: number, column: string) => `model.layers.${block}.${column}`;
+const layerOf = (block: number, column: string) => {
+  const found = layers.find(layer => layer.name === name(block, column));
+  assert.ok(found);
+  return found;
+};
+const [mildUp, worstDown] = [layerOf(0, 'mlp.up_proj'), layerOf(1, 'mlp.down_proj')];
+
+let extension: Api;
+let folder: string;
+let file: string;
+let profile: Sensitivity;
+let model: Model;
+
+async function rows(...labels: readonly string[]): Promise<vscode.TreeItem[]> {
+  const tree = extension.modelsTree;
+  let nodes = await tree.getChildren(tree.nodeOf(folder));
+  for (const label of labels) {
+    nodes = await tree.getChildren(nodes.find(each => tree.getTreeItem(each).label === label));
+  }
+  return nodes.map(node => tree.getTreeItem(node));
+}
+
+function tabs(): vscode.Tab[] {
+  return vscode.window.tabGroups.all.flatMap(group => group.tabs).filter(({ input }) => input instanceof vscode.TabInputCustom && input.viewType === SENSITIVITY_VIEW_TYPE);
+}
+
+function idOf(node: TreeNode | undefined): string | undefined {
+  return node && extension.modelsTree.getTreeItem(node).id;
+}
+
+/** A heatmap whose page is this test. */
+class Page {
+  readonly sent: HostMessage[] = [];
+  readonly done: string[] = [];
+  readonly panel: SensitivityPanel;
+  readonly #requests = new vscode.EventEmitter<unknown>();
+  readonly #log = vscode.window.createOutputChannel('heatmap test', { log: true });
+  #id = 0;
+
+  constructor(shown: string) {
+    const webview = {
+      onDidReceiveMessage: this.#requests.event,
+      postMessage: (message: unknown) => {
+        assert.ok(isHostMessage(message), JSON.stringify(isHostMessage.errors));
+        this.sent.push(message);
+        return Promise.resolve(true);
+      },
+    } as unknown as vscode.Webview;
+    const act =
+      (what: string) =>
+      (...args: readonly unknown[]) => {
+        this.done.push([what, ...args.flat()].join(' '));
+        return Promise.resolve();
+      };
+    const names: readonly (keyof SensitivityActions)[] = ['revealLayer', 'tensorize', 'profile', 'plan', 'exclude', 'cancelRun', 'showRun', 'failed'];
+    const actions = Object.fromEntries(names.map(each => [each, act(each)])) as unknown as SensitivityActions;
+    const { profiles, runs, selection, plans } = extension;
+    this.panel = new SensitivityPanel(shown, webview, { profiles, runs, selection, plans, log: this.#log, actions }, undefined);
+  }
+
+  close(): void {
+    this.panel.dispose();
+    this.#log.dispose();
+  }
+
+  post(message: unknown): void {
+    this.#requests.fire(message);
+  }
+
+  /** Resolves to the host's reason, or null. */
+  async ask(method: WebviewRequest['method'], rest: Partial<WebviewRequest> = {}): Promise<string | null> {
+    const id = ++this.#id;
+    this.post({ id, method, ...rest } satisfies WebviewRequest);
+    const reply = await until(`a reply to ${method}`, () => this.sent.find(message => message.type === 'reply' && message.id === id));
+    return reply.type === 'reply' ? (reply.error ?? null) : null;
+  }
+
+  /** The messages of one kind, in order. */
+  of<T extends HostMessage['type']>(type: T): Extract<HostMessage, { type: T }>[] {
+    return this.sent.filter((message): message is Extract<HostMessage, { type: T }> => message.type === type);
+  }
+}
+
+describe('sensitivity', () => {
+  before(async () => {
+    extension = await api();
+    folder = await writeLlama(path.join(workspaceFolder(), 'tiny-profiled'));
+    file = `${folder}.sensitivity.json`;
+    model = await openModel(folder);
+    profile = sensitivity({
+      model: { path: 'tiny-profiled', name: 'tiny-profiled', fingerprint: await fingerprintOf(folder) },
+      layers,
+      curves: layers.map(layer => curve(layer, layer === worstDown ? 9 : 0.001)),
+      cells: [cell(mildUp, 4, 0.05), cell(mildUp, 8, 0.01)],
+      complete: true,
+    });
+    await writeFile(file, JSON.stringify(profile));
+    await extension.modelsTree.getChildren();
+    await until('the model is seen', () => extension.models.get(folder)?.model);
+    await until('its profile is seen', () => extension.profiles.sensitivity(folder));
+  });
+  after(async () => {
+    await vscode.window.tabGroups.close(tabs());
+    await rm(folder, { recursive: true });
+    await rm(file, { force: true });
+    await until('gone', () => (extension.models.get(folder) ? undefined : true));
+  });
+
+  describe('in the Models view', () => {
+    it('is the first thing that a row says, with a bar whose colour and height tell the level', async () => {
+      const up = (await rows('Block 0')).find(({ label }) => label === 'mlp.up_proj');
+      assert.equal(up?.description, '+0.05 nats · 48×16 · 1.5 kB · 10%');
+      assert.equal(up.accessibilityInformation?.label, 'mlp.up_proj, +0.05 nats, 48×16, 1.5 kB, 10%, BF16, dense, moderate sensitivity');
+      const none = new vscode.CancellationTokenSource().token;
+      const decoration = up.resourceUri && (await stateDecorations.provideFileDecoration(up.resourceUri, none));
+      assert.equal(decoration?.badge, '▃');
+      assert.equal(decoration.tooltip, 'moderate sensitivity: the loss rises by 0.0500 ± 0.0050 nats per token with 33% kept (χ 4), measured (tiny-profiled.sensitivity.json)');
+      assert.deepEqual(decoration.color, new vscode.ThemeColor('bondwise.sensitivity.moderate'));
+      const block = (await rows()).find(({ label }) => label === 'Block 1');
+      assert.match(String(block?.description), /^\+2\.3 nats · /);
+      const worst = block?.resourceUri && (await stateDecorations.provideFileDecoration(block.resourceUri, none));
+      assert.equal(worst?.badge, '█');
+    });
+
+    it('sorts blocks and layers, worst first, and back', async () => {
+      const labels = async (...at: readonly string[]) => (await rows(...at)).map(({ label }) => label);
+      const asIs = [await labels(), await labels('Block 0')];
+      await vscode.commands.executeCommand('bondwise.sortBySensitivity');
+      assert.deepEqual(await labels(), ['Block 1', 'Block 0', 'Embedding', 'Norms', 'Head']);
+      assert.deepEqual(await labels('Block 0'), ['mlp.up_proj', 'self_attn.o_proj', 'self_attn.q_proj', 'mlp.down_proj', 'Norms and others']);
+      assert.equal((await labels('Block 1'))[0], 'mlp.down_proj');
+      await vscode.commands.executeCommand('bondwise.sortByPosition');
+      assert.deepEqual([await labels(), await labels('Block 0')], asIs);
+    });
+  });
+
+  describe('the heatmap', () => {
+    it('is what a profile file opens as, once, with the layers that were asked for', async () => {
+      await vscode.commands.executeCommand('vscode.open', vscode.Uri.file(file));
+      const [tab] = await until('a tab', () => (tabs().length === 1 ? tabs() : undefined));
+      assert.equal(tab?.label, path.basename(file));
+      const panel = await until('a panel', () => extension.heatmaps.open[0]);
+      assert.equal(panel.file, file);
+      await until('the page has its data', () => panel.shown);
+      const layer = extension.modelsTree.nodeOf(folder, worstDown.name);
+      await vscode.commands.executeCommand('bondwise.showSensitivity', layer, [layer]);
+      assert.equal(tabs().length, 1);
+      assert.deepEqual(panel.selected, [worstDown.name]);
+      await vscode.window.tabGroups.close(tabs());
+      await until('closed', () => (extension.heatmaps.open.length === 0 ? true : undefined));
+    });
+
+    it('gets the whole profile, and shares its selection with the tree without an echo', async () => {
+      const page = new Page(file);
+      assert.equal(await page.ask('ready'), null);
+      assert.deepEqual(page.of('sensitivity'), [{ type: 'sensitivity', profile, notes: [] }]);
+      assert.deepEqual(page.of('profileRun'), []);
+      const view = extension.modelsView;
+      await vscode.commands.executeCommand('bondwise.models.focus');
+      await until('the tree is in sight', () => (view.visible ? true : undefined));
+      assert.equal(await page.ask('selectLayers', { layers: [mildUp.name, worstDown.name, 'lm_head'] }), null);
+      assert.deepEqual(page.panel.selected, [mildUp.name, worstDown.name]);
+      await until('the last one is selected in the tree', () => (view.selection.map(idOf).join() === idOf(extension.modelsTree.nodeOf(folder, worstDown.name)) ? true : undefined));
+      assert.equal(view.description, '2 layers selected');
+      const layer = extension.modelsTree.nodeOf(folder, mildUp.name);
+      const block = layer && extension.modelsTree.getParent(layer);
+      assert.ok(block);
+      await view.reveal(block, { select: true });
+      const [told] = await until('the block that was selected in the tree', () => (page.of('selection').length > 0 ? page.of('selection') : undefined));
+      assert.deepEqual([...(told?.layers ?? [])].sort(), layers.filter(layer => layer.block === 0).map(layer => layer.name).sort());
+      assert.equal(page.of('selection').length, 1, 'nothing that the page had selected itself came back');
+      assert.equal(view.description, '');
+      page.close();
+    });
+
+    it('does what it is asked, to layers of its own profile only', async () => {
+      const page = new Page(file);
+      await page.ask('ready');
+      const picked = [mildUp.name, 'lm_head'];
+      for (const method of ['tensorizeLayers', 'excludeLayers', 'profileLayers', 'planCompression'] as const) {
+        assert.equal(await page.ask(method, { layers: picked, ...(method === 'planCompression' && { argument: '60%' }) }), null, method);
+      }
+      assert.equal(await page.ask('revealLayer', { argument: mildUp.name }), null);
+      assert.deepEqual(page.done, [`tensorize ${folder} ${mildUp.name}`, `exclude ${folder} ${file} ${mildUp.name}`, `profile ${folder} ${mildUp.name} ${file}`, `plan ${folder} ${file} 60%`, `revealLayer ${folder} ${mildUp.name}`]);
+      assert.match((await page.ask('tensorizeLayers', { layers: ['lm_head'] })) ?? '', /Select layers/);
+      assert.match((await page.ask('cancelRun')) ?? '', /No run is at work/);
+      assert.match((await page.ask('openFolder', { argument: '/' })) ?? '', /does not serve openFolder/);
+      const before = page.sent.length;
+      page.post({ id: 99, method: 'deleteEverything' });
+      page.post('ready');
+      assert.equal(await page.ask('copyText', { argument: 'layer,chi' }), null);
+      assert.equal(await vscode.env.clipboard.readText(), 'layer,chi');
+      assert.equal(page.sent.length, before + 1, 'what is not valid is not answered');
+      page.close();
+    });
+
+    it('lays a plan over the profile that it was made from, and takes it away', async () => {
+      const page = new Page(file);
+      await page.ask('ready');
+      const predicted = { parameters: 1, bytes: 2, loss: 0.1, loss_error: 0.01 };
+      const plan = { output: '', parameters: 1, original_parameters: 2, bytes: 2, original_bytes: 4, predicted, layers: { [mildUp.name]: 0.5 }, exchange: [] };
+      extension.plans.set(file, { name: 'half', plan });
+      extension.plans.set(`${file}.other`, { name: 'other', plan });
+      extension.plans.set(file, undefined);
+      await until('both', () => (page.of('plan').length === 2 ? true : undefined));
+      assert.deepEqual(page.of('plan').map(({ name: shown }) => shown), ['half', null]);
+      page.close();
+    });
+
+    it('follows the file, and says what is wrong with it', async () => {
+      const page = new Page(file);
+      await page.ask('ready');
+      const text = JSON.stringify(profile);
+      await writeFile(file, text.slice(0, text.indexOf('"cells"') + 40));
+      const cut = await until('the cut file', () => page.of('sensitivity')[1]);
+      assert.match(cut.notes?.[0] ?? '', /cut off or damaged; what can be read is shown: 8 layers, 8 curves, 0 measured cells/);
+      await writeFile(file, JSON.stringify({ ...profile, model: { ...profile.model, fingerprint: '0'.repeat(64) } }));
+      const changed = await until('the other model', () => page.of('sensitivity')[2]);
+      assert.match(changed.notes?.[0] ?? '', /tiny-profiled has changed since it was profiled/);
+      await until('no badge from another state', () => (extension.profiles.sensitivity(folder) ? undefined : true));
+      await writeFile(file, text);
+      await until('whole again', () => page.of('sensitivity')[3]);
+      page.close();
+      const nothing = new Page(path.join(workspaceFolder(), 'not-there.sensitivity.json'));
+      assert.match((await nothing.ask('ready')) ?? '', /not-there\.sensitivity\.json is not there/);
+      nothing.close();
+    });
+
+    it('fills while the run goes on that has not written its file yet', async () => {
+      const output = path.join(workspaceFolder(), 'growing.sensitivity.json');
+      const head: Sensitivity = { ...profile, curves: [], cells: [], baseline: {}, complete: false };
+      const status = { state: 'running', phase: 'Calibrating', process: (await identify(process.pid)) ?? null } as const;
+      const directory = await writeRun(path.join(workspaceFolder(), '.bondwise', 'runs'), '20260101-000000-profile-000001', { kind: 'profile', title: 'Profile tiny', model: folder, options: { output } }, status);
+      await until('the run is seen', () => extension.runs.get(directory));
+      await extension.heatmaps.show(output);
+      await until('an editor of a file that is not there', () => extension.heatmaps.open.find(panel => panel.file === output));
+      const page = new Page(output);
+      assert.equal(await page.ask('ready'), null);
+      assert.deepEqual(page.of('profileRun').map(({ status: told }) => told?.phase), ['Calibrating']);
+      assert.deepEqual(page.of('sensitivity'), []);
+
+      let seq = 0;
+      const journal = async (...events: readonly Omit<RunEvent, 'seq' | 'time'>[]) => {
+        const lines = events.map(event => JSON.stringify({ seq: ++seq, time: '2026-01-01T00:00:00Z', ...event }));
+        await appendFile(path.join(directory, 'events.ndjson'), `${lines.join('\n')}\n`);
+      };
+      await journal({ type: 'profile', profile: head } as Omit<RunEvent, 'seq' | 'time'>);
+      await until('what it covers', () => page.of('sensitivity')[0]);
+      const cells = layers.map(layer => cell(layer, 4, 0.1));
+      await journal(...cells.map(each => ({ type: 'cell', cell: each }) as Omit<RunEvent, 'seq' | 'time'>));
+      await until('all cells', () => (page.of('cells').flatMap(message => message.cells ?? []).length === cells.length ? true : undefined));
+      assert.deepEqual(page.of('cells').flatMap(message => message.cells ?? []), cells);
+      assert.ok(page.of('cells').length < cells.length, 'gathered');
+      assert.equal(page.of('sensitivity').length, 1, 'the whole only once');
+      const details = () => extension.runsTree.getChildren(extension.runsTree.nodeOf(directory)).map(node => extension.runsTree.getTreeItem(node));
+      assert.equal(details().find(({ label }) => label === 'Cells')?.description, '8 measured of 16');
+      assert.equal(await page.ask('cancelRun'), null);
+      assert.deepEqual(page.done, [`cancelRun ${directory}`]);
+
+      await writeFile(output, JSON.stringify({ ...head, cells, complete: true }));
+      await writeStatus(directory, { state: 'done' });
+      const last = await until('the file', () => page.of('sensitivity')[1]);
+      assert.equal(last.profile.complete, true);
+      assert.equal(page.of('profileRun').at(-1)?.status, null);
+      page.close();
+      await vscode.window.tabGroups.close(tabs());
+      await rm(directory, { recursive: true });
+      await rm(output);
+    });
+
+    it('saves what it has made under a name that is no place', () => {
+      assert.equal(safeName('../../a:b.csv'), 'a-b.csv');
+      assert.equal(safeName('..\\.hidden'), 'hidden');
+      assert.equal(bytesOf('layer,chi\n'), 'layer,chi\n');
+      assert.deepEqual(bytesOf('data:image/png;base64,iVBORw=='), Buffer.from([0x89, 0x50, 0x4e, 0x47]));
+      assert.throws(() => bytesOf('data:text/html,<script>'), /not a data URL of base64/);
+    });
+  });
+
+  describe('Profile Sensitivity…', () => {
+    const chosen = () => {
+      const dense = model.blocks.flatMap(block => block.layers);
+      return { model, layers: dense, patterns: dense.map(layer => layer.name) };
+    };
+
+    it('checks sizes and tasks as they are typed', () => {
+      const typed = (text: string) => sizeItems(chosen(), 'low-rank', DEFAULT_SIZES, text)[0];
+      assert.equal(sizeItems(chosen(), 'low-rank', DEFAULT_SIZES, '')[0]?.description, '32 cells');
+      assert.deepEqual(typed('50% 25%')?.value, { keep: [0.5, 0.25] });
+      assert.equal(typed('17')?.value, undefined);
+      assert.match(typed('17')?.label ?? '', /χ 17 is above 16/);
+      assert.equal(metricItems('hellaswag')[0]?.value, 'task:hellaswag');
+      assert.equal(metricItems('rm -rf')[0]?.value, undefined);
+      assert.equal(metricItems('').filter(({ value }) => value !== undefined).length, 3);
+      assert.equal(sequencesMessage('8'), undefined);
+      assert.ok(['', '0', '-1', '1.5', 'x'].every(text => sequencesMessage(text) !== undefined));
+    });
+
+    it('asks the engine for exactly that, and adds to a profile that it fits', () => {
+      const choices = { chosen: chosen(), mode: 'measured', sizes: DEFAULT_SIZES, metric: 'kl', data: 'builtin', sequences: 8, length: 512, sites: 'low-rank' } as const;
+      const request = profileRequest(model, choices, file);
+      assert.ok(isRunRequest(request), JSON.stringify(isRunRequest.errors));
+      assert.equal(request.title, 'Profile tiny-profiled, measured at 75% 50% 30% 10%');
+      assert.deepEqual(request.options, { mode: 'measured', layers: ['*'], keep: [0.75, 0.5, 0.3, 0.1], sites: 'low-rank', metric: 'kl', data: 'builtin', sequences: 8, length: 512, output: file });
+      const [first] = choices.chosen.layers;
+      assert.ok(first);
+      const one = profileRequest(model, { ...choices, mode: 'spectral', chosen: { ...choices.chosen, layers: [first], patterns: [first.name] } }, file);
+      assert.deepEqual('layers' in one.options && one.options.layers, [first.name]);
+      assert.ok(canAddTo(profile, choices));
+      assert.ok(!canAddTo(profile, { ...choices, sites: 3 }) && !canAddTo(profile, { ...choices, data: '/text.txt' }) && !canAddTo(profile, { ...choices, sequences: 16 }));
+    });
+  });
+});

@@ -1,0 +1,131 @@
+/** Every suite of the project, in the order in which `npm test` runs them: the quick ones first, while the others are prepared. */
+import { spawn } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { bondwiseHome } from '../../extension/engine/home.ts';
+import { projectRoot } from '../../extension/scripts/project.ts';
+import { type Counts, fromJunit, fromMocha, fromTap, fromVitest, none, settle } from './counts.ts';
+import * as prepare from './prepare.ts';
+
+export interface Suite {
+  readonly name: string;
+  readonly about: string;
+  /** Starts what the suite needs; called for all chosen suites before the first one runs, and again by the suite itself. */
+  readonly prepare: () => Promise<unknown>;
+  readonly run: () => Promise<Counts>;
+}
+
+const engine = path.join(projectRoot, 'engine');
+const nothing = (): Promise<void> => Promise.resolve();
+
+export const suites: readonly Suite[] = [
+  check('types', 'tsc, extension and tests', nothing, () => run(node('typescript/bin/tsc', '--noEmit'))),
+  check('types-webview', 'tsc, webviews', nothing, () => run(node('typescript/bin/tsc', '--noEmit', '-p', 'webview'))),
+  check('lint', 'eslint', nothing, () => run(node('eslint/bin/eslint.js', '.'))),
+  check('generated', 'protocol files as the schema makes them', prepare.python, () =>
+    run([process.execPath, path.join(projectRoot, 'extension/scripts/generate.ts'), '--check'])),
+  check('ruff', 'ruff check', prepare.python, async () => run([await prepare.python(), '-m', 'ruff', 'check', '.', '../test'], { cwd: engine })),
+  check('ruff-format', 'ruff format --check', prepare.python, async () =>
+    run([await prepare.python(), '-m', 'ruff', 'format', '--check', '.', '../test'], { cwd: engine })),
+  check('pyright', 'pyright, strict', prepare.python, async () =>
+    run([await prepare.python(), '-m', 'pyright', '--pythonpath', await prepare.python()], { cwd: engine })),
+  {
+    name: 'unit',
+    about: 'vitest: the parts without VS Code',
+    prepare: prepare.python,
+    run: () => withReport('vitest.json', async (report) => {
+      const env = { BONDWISE_TEST_PYTHON: await prepare.python() };
+      const status = await run([...node('vitest/vitest.mjs', 'run', '--reporter=default', '--reporter=json'), `--outputFile.json=${report}`], { env });
+      return { status, parse: fromVitest };
+    }),
+  },
+  {
+    name: 'engine',
+    about: 'pytest: the engine',
+    prepare: prepare.python,
+    run: () => withReport('pytest.xml', async (report) => {
+      const env = { BONDWISE_TEST_PYTHON: await prepare.python() };
+      const status = await run([await prepare.python(), '-m', 'pytest', `--junitxml=${report}`], { cwd: engine, env });
+      return { status, parse: fromJunit };
+    }),
+  },
+  {
+    name: 'host',
+    about: 'mocha inside the extension host',
+    prepare: () => Promise.all([prepare.workbench(), prepare.hostBundle()]),
+    run: async () => {
+      const env = await realWorkbench();
+      const tests = await prepare.hostBundle();
+      let output = '';
+      const status = await run([process.execPath, path.join(projectRoot, 'test/suites/host.ts'), tests], { env, onOutput: (text) => (output += text) });
+      return settle(fromMocha(output), status);
+    },
+  },
+  {
+    name: 'e2e',
+    about: 'a user in the real workbench',
+    prepare: () => Promise.all([prepare.workbench(), prepare.vsix(), prepare.sampleModel()]),
+    run: () => withReport('e2e.tap', async (report) => {
+      const env = { ...(await realWorkbench()), BONDWISE_TEST_VSIX: await prepare.vsix(), BONDWISE_TEST_MODEL: await prepare.sampleModel() };
+      const folder = path.join(projectRoot, 'test/e2e');
+      const files = (await readdir(folder)).filter((file) => file.endsWith('.test.ts')).sort().map((file) => path.join(folder, file));
+      const reporters = ['--test-reporter=spec', '--test-reporter-destination=stdout', '--test-reporter=tap', `--test-reporter-destination=${report}`];
+      const status = await run([process.execPath, '--test', '--test-concurrency=1', ...reporters, ...files], { env });
+      return { status, parse: fromTap };
+    }),
+  },
+];
+
+async function realWorkbench(): Promise<NodeJS.ProcessEnv> {
+  return { E2E_CHROMIUM: await prepare.workbench(), BONDWISE_TEST_PYTHON: await prepare.python(), BONDWISE_HOME: bondwiseHome() };
+}
+
+/** A static check is one test. */
+function check(name: string, about: string, needs: () => Promise<unknown>, work: () => Promise<number>): Suite {
+  const one = async (): Promise<Counts> => ((await work()) === 0 ? { ...none, passed: 1 } : { ...none, failed: 1 });
+  return { name, about, prepare: needs, run: one };
+}
+
+function node(program: string, ...args: readonly string[]): string[] {
+  return [process.execPath, path.join(projectRoot, 'node_modules', program), ...args];
+}
+
+interface Outcome {
+  readonly status: number;
+  readonly parse: (text: string) => Counts;
+}
+
+async function withReport(name: string, work: (file: string) => Promise<Outcome>): Promise<Counts> {
+  const folder = await mkdtemp(path.join(tmpdir(), 'bondwise-test-'));
+  try {
+    const file = path.join(folder, name);
+    const { status, parse } = await work(file);
+    const text = await readFile(file, 'utf8').catch(() => '');
+    return settle(text === '' ? none : parse(text), status);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+interface RunOptions {
+  readonly cwd?: string;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly onOutput?: (text: string) => void;
+}
+
+/** Runs a program with its output on the terminal. Resolves to its exit status. */
+function run([program = '', ...args]: readonly string[], { cwd = projectRoot, env, onOutput }: RunOptions = {}): Promise<number> {
+  return new Promise((resolve) => {
+    const child = spawn(program, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', onOutput === undefined ? 'inherit' : 'pipe', 'inherit'] });
+    child.stdout?.on('data', (chunk: Buffer) => {
+      process.stdout.write(chunk);
+      onOutput?.(chunk.toString());
+    });
+    child.on('error', (error) => {
+      console.error(`${program}: ${error.message}`);
+      resolve(1);
+    });
+    child.on('close', (code) => resolve(code ?? 1));
+  });
+}

@@ -1,0 +1,164 @@
+/** What the panel says about two models, as plain text: no DOM here, so it is tested by itself. */
+import type { CompareData, Evaluation, LayerFigures } from '../../extension/protocol/types.ts';
+import { formatBytes, formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
+import { formatMeasured, perplexityRange, sameSpeed } from '../../extension/views/measured.ts';
+
+export interface FigureRow {
+  readonly name: string;
+  /** What the figure means, for the row's tooltip. */
+  readonly hint: string;
+  readonly original: string;
+  readonly compressed: string;
+  readonly change: string;
+  /** Whether the change is what one hopes for; undefined where it is neither. */
+  readonly good?: boolean;
+}
+
+/** One row a figure; the measured ones only where they were measured. */
+export function figureRows(data: CompareData): readonly FigureRow[] {
+  const { original, compressed } = data;
+  const rows: FigureRow[] = [
+    {
+      name: 'Parameters',
+      hint: 'Stored numbers in all tensors of the model.',
+      original: formatParameters(original.parameters),
+      compressed: formatParameters(compressed.parameters),
+      ...changeOf(original.parameters, compressed.parameters, 'less'),
+    },
+    {
+      name: 'Size',
+      hint: 'Bytes of all tensors on disk.',
+      original: formatBytes(original.bytes),
+      compressed: formatBytes(compressed.bytes),
+      ...changeOf(original.bytes, compressed.bytes, 'less'),
+    },
+  ];
+  const before = original.evaluation;
+  const after = compressed.evaluation;
+  if (before && after) {
+    rows.push(
+      {
+        name: 'Perplexity',
+        hint: 'How surprised the model is by text it has not seen, ± standard error. Lower is better.',
+        original: withError(before),
+        compressed: withError(after),
+        ...perplexityChange(before, after),
+      },
+      ...(data.predicted
+        ? [
+            {
+              name: 'Predicted perplexity',
+              hint: 'What the plan expected on this text; in brackets, one standard error to either side.',
+              original: '–',
+              compressed: perplexityRange(before.perplexity, data.predicted.loss, data.predicted.loss_error),
+              change: '',
+            },
+          ]
+        : []),
+      {
+        name: 'Tokens per second',
+        hint: 'Forward pass over full sequences, on the device of the run; both models by turns. “Same” is a difference below the noise of the machine.',
+        original: formatNumber(before.tokens_per_second),
+        compressed: formatNumber(after.tokens_per_second),
+        ...speedChange(before, after),
+      },
+    );
+  }
+  if (after?.kl !== undefined && after.kl !== null) {
+    rows.push({
+      name: 'KL divergence',
+      hint: 'How far the predicted distributions are from the original’s, in nats per token. 0 is equal.',
+      original: '–',
+      compressed: `${formatNumber(after.kl)} nats`,
+      change: '',
+    });
+  }
+  if (after?.agreement !== undefined && after.agreement !== null) {
+    rows.push({
+      name: 'Same first choice',
+      hint: 'Tokens where both models rank the same next token first.',
+      original: '–',
+      compressed: formatPercent(after.agreement),
+      change: '',
+    });
+  }
+  return rows;
+}
+
+/** `−19%`, `+150%`, `×38.2`, `same`. */
+export function changeOf(before: number, after: number, better: 'less' | 'more'): { readonly change: string; readonly good?: boolean } {
+  const ratio = after / before;
+  if (!Number.isFinite(ratio)) {
+    return { change: '' };
+  }
+  if (Math.abs(ratio - 1) < 0.0005) {
+    return { change: 'same' };
+  }
+  const change = ratio >= 4 ? `×${formatNumber(ratio)}` : ratio > 1 ? `+${formatPercent(ratio - 1)}` : `−${formatPercent(1 - ratio)}`;
+  return { change, good: ratio < 1 === (better === 'less') };
+}
+
+export interface Column {
+  readonly id: string;
+  readonly name: string;
+  readonly hint: string;
+  readonly text: (layer: LayerFigures) => string;
+  readonly order: (layer: LayerFigures) => number | string;
+}
+
+export const COLUMNS: readonly Column[] = [
+  { id: 'name', name: 'Layer', hint: 'Module path; click to show it in the Models view.', text: layer => layer.name, order: layer => layer.name },
+  { id: 'chi', name: 'χ', hint: 'Bond dimension of each bond.', text: layer => layer.bond_dims.join(' · '), order: layer => Math.max(...layer.bond_dims) },
+  { id: 'keep', name: 'Kept', hint: 'Parameters, of the original layer’s.', text: layer => formatPercent(layer.keep), order: layer => layer.keep },
+  {
+    id: 'error',
+    name: 'Relative error',
+    hint: '‖W − Ŵ‖ / ‖W‖, Frobenius norm.',
+    text: layer => formatPercent(layer.relative_error),
+    order: layer => layer.relative_error,
+  },
+  {
+    id: 'multiply_adds',
+    name: 'Multiply-adds',
+    hint: 'Per token through the cores, and of the dense layer’s: above 100% it computes more than before.',
+    text: layer => `${formatParameters(layer.multiply_adds)} (${formatPercent(layer.multiply_adds / layer.original_multiply_adds)})`,
+    order: layer => layer.multiply_adds / layer.original_multiply_adds,
+  },
+  {
+    id: 'sites',
+    name: 'Sites',
+    hint: 'Output × input mode of each core.',
+    text: layer => layer.out_modes.map((mode, site) => `${mode}×${layer.in_modes[site] ?? '?'}`).join(' · '),
+    order: layer => layer.out_modes.length,
+  },
+];
+
+export interface Sort {
+  readonly column: string;
+  readonly descending: boolean;
+}
+
+/** A sorted copy; layer names in natural order, so that block 10 comes after block 9. */
+export function sortLayers(layers: readonly LayerFigures[], sort: Sort): readonly LayerFigures[] {
+  const order = COLUMNS.find(column => column.id === sort.column)?.order ?? (layer => layer.name);
+  const sign = sort.descending ? -1 : 1;
+  return layers.toSorted((a, b) => {
+    const [x, y] = [order(a), order(b)];
+    return sign * (typeof x === 'number' && typeof y === 'number' ? x - y : String(x).localeCompare(String(y), 'en', { numeric: true }));
+  });
+}
+
+/** Neither better nor worse where the difference is within the standard errors. */
+function perplexityChange(before: Evaluation, after: Evaluation): { readonly change: string; readonly good?: boolean } {
+  const { change, good } = changeOf(before.perplexity, after.perplexity, 'less');
+  const sure = Math.abs(after.perplexity - before.perplexity) > Math.hypot(before.standard_error, after.standard_error);
+  return sure && good !== undefined ? { change, good } : { change };
+}
+
+function speedChange(before: Evaluation, after: Evaluation): { readonly change: string; readonly good?: boolean } {
+  return sameSpeed(before, after) ? { change: 'same' } : changeOf(before.tokens_per_second, after.tokens_per_second, 'more');
+}
+
+function withError(evaluation: Evaluation): string {
+  return formatMeasured(evaluation.perplexity, evaluation.standard_error);
+}

@@ -1,0 +1,70 @@
+/** The compare panel: asks for its data, draws it, and keeps only the folder and the sorting as state. */
+import type { CompareData } from '../../extension/protocol/types.ts';
+import { Channel, type Host } from '../ui/channel.ts';
+import { h } from '../ui/dom.ts';
+import { busy, button } from '../ui/toolkit.ts';
+import { COLUMNS, type Sort } from './figures.ts';
+import './style.css';
+import { compareView } from './view.ts';
+
+declare function acquireVsCodeApi(): Host;
+
+const host = acquireVsCodeApi();
+const root = document.getElementById('root') ?? document.body;
+const problem = h('p', { role: 'alert', class: 'problem' });
+let sort = storedSort(host.getState());
+let data: CompareData | undefined;
+
+const channel = new Channel(host, message => {
+  if (message.type !== 'compare') {
+    return;
+  }
+  data = message.data;
+  host.setState({ folder: data.compressed.path, sort });
+  draw();
+});
+
+function draw(): void {
+  if (!data) {
+    return;
+  }
+  const view = compareView(data, sort, {
+    revealLayer: name => ask('revealLayer', name),
+    openFolder: folder => ask('openFolder', folder),
+    sort: next => {
+      sort = next;
+      host.setState({ folder: data?.compressed.path, sort });
+      draw();
+      root.querySelector<HTMLElement>(`[data-sort="${sort.column}"]`)?.focus();
+    },
+  });
+  root.replaceChildren(problem, view);
+}
+
+function ask(method: 'revealLayer' | 'openFolder', argument: string): void {
+  problem.textContent = '';
+  channel.request(method, argument).catch((error: unknown) => {
+    problem.textContent = error instanceof Error ? error.message : String(error);
+  });
+}
+
+function load(): void {
+  root.replaceChildren(busy('Reading the figures…'));
+  channel.request('ready').catch((error: unknown) => {
+    problem.textContent = error instanceof Error ? error.message : String(error);
+    root.replaceChildren(problem, button('Try Again', load));
+  });
+}
+
+function storedSort(state: unknown): Sort {
+  const stored = typeof state === 'object' && state !== null && 'sort' in state ? state.sort : undefined;
+  if (typeof stored === 'object' && stored !== null && 'column' in stored && 'descending' in stored) {
+    const { column, descending } = stored;
+    if (COLUMNS.some(({ id }) => id === column) && typeof column === 'string' && typeof descending === 'boolean') {
+      return { column, descending };
+    }
+  }
+  return { column: 'name', descending: false };
+}
+
+load();

@@ -1,0 +1,59 @@
+/** What the colours and marks mean. */
+import { h } from '../ui/dom.ts';
+import type { Theme } from '../ui/theme.ts';
+import { baselineText, marks, titleOf } from './marks.ts';
+import type { Metric } from './metrics.ts';
+import { colourAt, css, type Scale } from './scale.ts';
+
+export interface LegendInput {
+  readonly metric: Metric;
+  readonly scale: Scale;
+  readonly baseline: number | undefined;
+  readonly theme: Theme;
+  readonly missing: boolean;
+  readonly noise: boolean;
+  readonly plan: string | undefined;
+}
+
+export function legend({ metric, scale, baseline, theme, missing, noise, plan }: LegendInput): readonly Node[] {
+  const keys = h(
+    'ul',
+    { class: 'keys' },
+    ...(noise ? [h('li', {}, h('i', { class: 'dot', 'aria-hidden': 'true' }), 'within 2 standard errors of the original')] : []),
+    ...(missing ? [h('li', {}, h('i', { class: 'stripes', 'aria-hidden': 'true' }), metric.curve ? 'not predicted' : 'not measured yet')] : []),
+    ...(plan === undefined ? [] : [h('li', {}, h('i', { class: 'percent', 'aria-hidden': 'true' }, '60%'), `kept by ${plan}; no number: stays dense`)]),
+  );
+  if (baseline === undefined) {
+    return [h('p', { class: 'note' }, 'No figures yet: colours come with the original model’s value.'), keys];
+  }
+  const all = marks(metric, scale, baseline);
+  const scaleMarks = all.map(({ position, text }, index) => {
+    const mark = h('span', { class: index === 0 ? 'first' : index === all.length - 1 ? 'last' : undefined }, text);
+    mark.style.left = `${position * 100}%`;
+    return mark;
+  });
+  const zero = h('i', { class: 'swatch', 'aria-hidden': 'true' });
+  zero.style.background = css(colourAt(0, theme.dark));
+  return [
+    h('div', { class: 'legend-title' }, titleOf(metric)),
+    h(
+      'div',
+      { class: 'scale', role: 'img', 'aria-label': `Colour scale, ${scale.kind}: ${baselineText(metric, baseline)}; ${all.map(({ text }) => text).join(', ')}` },
+      h('div', { class: 'baseline' }, zero, h('span', {}, baselineText(metric, baseline))),
+      h('div', { class: 'ramp' }, ramp(theme.dark), h('div', { class: 'marks' }, ...scaleMarks)),
+    ),
+    keys,
+  ];
+}
+
+function ramp(dark: boolean): HTMLCanvasElement {
+  const canvas = document.createElement('canvas');
+  canvas.width = 256;
+  canvas.height = 1;
+  const context = canvas.getContext('2d');
+  for (let x = 0; context && x < canvas.width; x++) {
+    context.fillStyle = css(colourAt(x / (canvas.width - 1), dark));
+    context.fillRect(x, 0, 1, 1);
+  }
+  return canvas;
+}

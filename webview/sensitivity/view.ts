@@ -1,0 +1,360 @@
+/** The sensitivity view: what it shows follows from the profile, the run, the plan and what the user has chosen. */
+import type { HostMessage, PlanResult, WebviewRequest } from '../../extension/protocol/types.ts';
+import { ProfileFold } from '../../extension/profile/fold.ts';
+import { h } from '../ui/dom.ts';
+import { showMenu } from '../ui/menu.ts';
+import { onThemeChange, readTheme } from '../ui/theme.ts';
+import { busy } from '../ui/toolkit.ts';
+import { type Content, contentOf, valuesOf } from './content.ts';
+import { CurvesView } from './curves.ts';
+import { ExchangeView } from './exchange.ts';
+import { factsOf, lineOf, sizeText } from './facts.ts';
+import type { Axis } from './figures.ts';
+import { figureBlocks } from './grid.ts';
+import { Head } from './head.ts';
+import { legend } from './legend.ts';
+import { HeatmapView } from './map.ts';
+import { titleOf } from './marks.ts';
+import { pngOf } from './png.ts';
+import { columnsOf, csvOf, rowsOf } from './rows.ts';
+import { RunStrip } from './run.ts';
+import { pictureOf } from './scene.ts';
+import { choose, modeOf, sameLayers, type Selection } from './select.ts';
+import type { ViewState } from './state.ts';
+import { svgOf } from './svg.ts';
+import { TableView } from './table.ts';
+import { Toolbar } from './toolbar.ts';
+
+export interface Outside {
+  /** Asks the extension; rejects with its reason. */
+  readonly request: (method: WebviewRequest['method'], argument?: string, rest?: Pick<WebviewRequest, 'layers' | 'name'>) => Promise<void>;
+  readonly save: (state: ViewState) => void;
+}
+
+/** Curves and table follow the picture at this distance: they cost more, and nobody reads them while a slider moves. */
+const CALM_MS = 150;
+
+export class SensitivityView {
+  readonly element = h('main', {});
+  readonly #outside: Outside;
+  readonly #head = new Head();
+  readonly #problem = h('p', { role: 'alert', class: 'problem' });
+  readonly #spoken = h('p', { class: 'unseen', 'aria-live': 'polite' });
+  readonly #legend = h('div', { class: 'legend' });
+  readonly #picture = h('section', { class: 'picture', 'aria-label': 'Sensitivity' });
+  readonly #run: RunStrip;
+  readonly #toolbar: Toolbar;
+  readonly #map: HeatmapView;
+  readonly #table: TableView;
+  readonly #curves = new CurvesView(() => this.#selectFigure());
+  readonly #exchange: ExchangeView;
+  #state: ViewState;
+  #fold = new ProfileFold();
+  #notes: readonly string[] = [];
+  #plan: PlanResult | null = null;
+  #planName: string | null = null;
+  #content: Content | undefined;
+  #selection: Selection;
+  #theme = readTheme();
+  #awaited = false;
+  #telling: ReturnType<typeof setTimeout> | undefined;
+  #asked = 0;
+
+  constructor(state: ViewState, outside: Outside) {
+    this.#state = state;
+    this.#outside = outside;
+    this.#selection = { layers: new Set(state.selected), anchor: undefined };
+    this.#run = new RunStrip({ cancel: () => this.#ask('cancelRun'), show: () => this.#ask('showRun') });
+    this.#toolbar = new Toolbar({
+      metric: metric => this.#change({ metric }),
+      axis: axis => this.#change({ axis, size: this.#otherSize(axis) }),
+      size: size => this.#change({ size }),
+      table: table => this.#change({ table }),
+      overlay: overlay => this.#change({ overlay }),
+      plan: () => this.#ask('planCompression'),
+      exports: [
+        { label: 'Copy as CSV', act: () => this.#copy() },
+        { label: 'Save as CSV…', act: () => this.#save('csv') },
+        { label: 'Save as PNG…', act: () => this.#save('png'), first: true },
+        { label: 'Save as SVG…', act: () => this.#save('svg') },
+      ],
+    });
+    this.#map = new HeatmapView({
+      select: (selection, settled) => this.#select(selection, settled),
+      openMenu: (at, from) => this.#menu(at, from),
+      tell: layer => this.#hover(layer),
+      describe: layer => this.#describe(layer),
+      scrolled: scroll => this.#remember({ scroll }),
+    });
+    this.#table = new TableView({
+      sort: sort => this.#change({ sort }),
+      select: (layer, event) => this.#click(layer, event),
+      openMenu: (layer, at, from) => {
+        if (!this.#selection.layers.has(layer)) {
+          this.#select({ layers: new Set([layer]), anchor: undefined }, true);
+        }
+        this.#menu(at, from);
+      },
+    });
+    this.#exchange = new ExchangeView(share => this.#ask('planCompression', share));
+    this.element.append(busy('Reading the profile…'), this.#run.element);
+    onThemeChange(() => {
+      this.#theme = readTheme();
+      this.#update();
+    });
+  }
+
+  take(message: Exclude<HostMessage, { type: 'reply' | 'compare' }>): void {
+    switch (message.type) {
+      case 'sensitivity':
+        this.#fold = new ProfileFold();
+        this.#fold.start(message.profile);
+        this.#notes = message.notes ?? [];
+        break;
+      case 'cells':
+        this.#fold.merge(message);
+        break;
+      case 'profileRun':
+        this.#run.show(message.status);
+        return;
+      case 'selection':
+        this.#follow(message.layers);
+        return;
+      case 'plan':
+        this.#plan = message.plan;
+        this.#planName = message.name;
+        break;
+    }
+    this.#update();
+  }
+
+  // --- drawing ---------------------------------------------------------------------------------------------------------------------
+
+  #update(): void {
+    const profile = this.#fold.value;
+    if (!profile) {
+      return;
+    }
+    const isFirst = !this.#content;
+    this.#content = contentOf(profile, this.#state, this.#content);
+    const { metrics, sizes, shown } = this.#content;
+    this.#head.show(profile, this.#notes);
+    this.#toolbar.show(shown, metrics, sizes, this.#state.table, this.#plan ? this.#state.overlay : undefined);
+    this.#drawPicture();
+    this.#later();
+    if (isFirst) {
+      this.element.replaceChildren(
+        h('header', {}, this.#head.element, this.#problem, this.#run.element, this.#toolbar.element),
+        this.#picture,
+        h('div', { class: 'beside' }, this.#curves.element, this.#exchange.element),
+        this.#spoken,
+      );
+      this.#map.scrollTo(this.#state.scroll);
+    }
+  }
+
+  #drawPicture(): void {
+    const content = this.#content;
+    if (!content) {
+      return;
+    }
+    const { figures, grid, shown } = content;
+    const { metric, axis, size } = shown;
+    this.element.classList.toggle('table-shown', this.#state.table);
+    if (this.#state.table) {
+      this.#put(this.#table.element);
+      return;
+    }
+    this.#put(this.#map.element, this.#legend);
+    const values = valuesOf(content);
+    const scale = figures.scale(metric);
+    const label = `Heatmap of ${figures.profile.layers.length} layers: ${metric.name}, ${sizeText(axis, size)}. ${values.filter(Boolean).length} have a figure.`;
+    this.#map.show({ grid, values, scale, selected: this.#selection.layers, overlay: this.#overlay(), theme: this.#theme }, this.#selection, label);
+    const baseline = figures.profile.cells?.length || metric.curve ? figures.baseline(metric) : undefined;
+    const missing = values.filter(Boolean).length < figures.profile.layers.length;
+    this.#legend.replaceChildren(
+      ...legend({ metric, scale, baseline, theme: this.#theme, missing, noise: values.some(value => value?.noise), plan: this.#overlay() && (this.#planName ?? 'the plan') }),
+    );
+  }
+
+  /** What need not follow at once. */
+  #later(): void {
+    if (!this.#awaited) {
+      this.#awaited = true;
+      setTimeout(() => {
+        this.#awaited = false;
+        this.#drawRest();
+      }, CALM_MS);
+    }
+  }
+
+  #drawRest(): void {
+    const content = this.#content;
+    if (!content) {
+      return;
+    }
+    const { figures, grid, shown } = content;
+    if (this.#state.table) {
+      const plan = this.#overlay();
+      const caption = `${titleOf(shown.metric)}, ${sizeText(shown.axis, shown.size)}`;
+      this.#table.show(caption, rowsOf(figures, shown, plan), columnsOf(shown.metric, plan !== undefined), this.#state.sort, this.#selection.layers);
+    }
+    this.#head.showCorrelation(figures.correlation);
+    this.#curves.show(grid, figures, this.#selection.layers, shown, this.#theme);
+    this.#exchange.show(this.#plan, this.#planName, this.#theme);
+  }
+
+  #put(...children: readonly HTMLElement[]): void {
+    if (children.some((child, index) => this.#picture.children[index] !== child) || this.#picture.children.length !== children.length) {
+      this.#picture.replaceChildren(...children);
+    }
+  }
+
+  #overlay(): Readonly<Record<string, number>> | undefined {
+    return this.#plan && this.#state.overlay ? this.#plan.layers : undefined;
+  }
+
+  #hover(name: string): Node {
+    const layer = this.#content?.figures.layer(name);
+    const facts = this.#facts(name).map(([label, text]) => h('div', {}, h('dt', {}, label), h('dd', {}, text)));
+    return h('div', {}, h('strong', {}, layer ? `Block ${layer.block} · ${layer.column}` : name), h('dl', {}, ...facts));
+  }
+
+  #describe(name: string): string {
+    const layer = this.#content?.figures.layer(name);
+    return layer ? lineOf(layer, this.#facts(name)) : name;
+  }
+
+  #facts(name: string) {
+    const layer = this.#content?.figures.layer(name);
+    return this.#content && layer ? factsOf(this.#content.figures, layer, this.#content.shown, this.#plan?.layers[name]) : [];
+  }
+
+  // --- choosing --------------------------------------------------------------------------------------------------------------------
+
+  #change(change: Partial<ViewState>): void {
+    this.#remember(change);
+    this.#update();
+  }
+
+  #remember(change: Partial<ViewState>): void {
+    this.#state = { ...this.#state, ...change };
+    this.#outside.save(this.#state);
+  }
+
+  /** The size by the other axis that most layers have at the one that is shown. */
+  #otherSize(axis: Axis): number | undefined {
+    const content = this.#content;
+    const found = content ? valuesOf(content).flatMap(value => (value ? [value[axis]] : [])) : [];
+    return found.sort((a, b) => a - b)[Math.floor(found.length / 2)];
+  }
+
+  #select(selection: Selection, settled: boolean): void {
+    const before = this.#selection;
+    this.#selection = selection;
+    this.#drawPicture();
+    if (!settled) {
+      return;
+    }
+    this.#later();
+    if (sameLayers(before.layers, selection.layers) && sameLayers(new Set(this.#state.selected), selection.layers)) {
+      return;
+    }
+    const layers = [...selection.layers];
+    this.#remember({ selected: layers });
+    this.#spoken.textContent = layers.length === 1 ? `${layers[0] ?? ''} selected` : `${layers.length} layers selected`;
+    clearTimeout(this.#telling);
+    this.#telling = setTimeout(() => {
+      this.#telling = undefined;
+      this.#ask('selectLayers', undefined, { layers });
+    }, CALM_MS);
+  }
+
+  #click(layer: string, event: MouseEvent): void {
+    const spot = this.#content?.grid.spotOf(layer);
+    if (this.#content && spot) {
+      this.#select(choose(this.#content.grid, this.#selection, spot, modeOf(event)), true);
+    }
+  }
+
+  /** The tree's selection, unless the user has just made another here. */
+  #follow(layers: readonly string[]): void {
+    if (this.#telling !== undefined || this.#asked > 0) {
+      return;
+    }
+    this.#selection = { layers: new Set(layers), anchor: undefined };
+    this.#remember({ selected: layers });
+    this.#drawPicture();
+    this.#later();
+    const [first] = layers;
+    if (first !== undefined) {
+      this.#map.reveal(first);
+    }
+  }
+
+  #selectFigure(): void {
+    const content = this.#content;
+    if (content) {
+      const blocks = new Set(figureBlocks(content.grid.blocks));
+      const layers = content.figures.profile.layers.filter(({ block }) => blocks.has(block)).map(({ name }) => name);
+      this.#select({ layers: new Set(layers), anchor: undefined }, true);
+    }
+  }
+
+  // --- doing -----------------------------------------------------------------------------------------------------------------------
+
+  #menu(at: { readonly x: number; readonly y: number }, from: HTMLElement): void {
+    const layers = [...this.#selection.layers];
+    const [first] = layers;
+    const label = layers.length === 1 ? (first ?? '') : `${layers.length} layers`;
+    showMenu(
+      label,
+      [
+        { label: 'Tensorize…', act: () => this.#ask('tensorizeLayers', undefined, { layers }) },
+        { label: 'Exclude From Plan', act: () => this.#ask('excludeLayers', undefined, { layers }) },
+        { label: 'Profile These Layers…', act: () => this.#ask('profileLayers', undefined, { layers }) },
+        { label: 'Show Curves', act: () => this.#showCurves(), first: true },
+        { label: 'Reveal in Tree', act: () => this.#ask('revealLayer', first) },
+      ],
+      at,
+      from,
+    );
+  }
+
+  #showCurves(): void {
+    this.#drawRest();
+    this.#curves.element.scrollIntoView({ block: 'nearest' });
+    this.#curves.element.focus({ preventScroll: true });
+  }
+
+  #copy(): void {
+    if (this.#content) {
+      this.#ask('copyText', csvOf(this.#content.figures, this.#content.shown, this.#content.metrics));
+      this.#spoken.textContent = 'Copied as CSV';
+    }
+  }
+
+  #save(kind: 'csv' | 'png' | 'svg'): void {
+    const content = this.#content;
+    if (!content) {
+      return;
+    }
+    const { figures, grid, metrics, shown } = content;
+    const scene = () => pictureOf({ figures, grid, shown, values: valuesOf(content), overlay: this.#overlay(), theme: this.#theme });
+    const made = { csv: () => csvOf(figures, shown, metrics), png: () => pngOf(scene()), svg: () => svgOf(scene()) };
+    this.#ask('saveFile', made[kind](), { name: `${figures.profile.model.name}-${shown.metric.id.replace(':', '-')}.${kind}` });
+  }
+
+  #ask(...request: Parameters<Outside['request']>): void {
+    this.#problem.textContent = '';
+    this.#asked++;
+    this.#outside
+      .request(...request)
+      .catch((error: unknown) => {
+        this.#problem.textContent = error instanceof Error ? error.message : String(error);
+      })
+      .finally(() => {
+        this.#asked--;
+      });
+  }
+}
