@@ -165,11 +165,14 @@ export class Workbench {
     await row.and(this.page.locator('[aria-expanded="true"]')).waitFor();
   }
 
-  /** Pages through a list by the keyboard, from its top down and over again while rows still come, until a row is in the page. */
+  /**
+   * Pages through a list by the keyboard, from its top down and over again while rows still come, until a row is in sight. A list that is
+   * scrolled meanwhile, by a selection that is revealed in it, is paged through once more.
+   */
   async scrollTo(view: Locator, row: Locator): Promise<void> {
     const list = view.locator('.monaco-list').first();
     await list.waitFor();
-    const seen = (timeout: number): Promise<boolean> => row.waitFor({ timeout }).then(() => true, () => false);
+    const seen = (timeout: number): Promise<boolean> => row.scrollIntoViewIfNeeded({ timeout }).then(() => true, () => false);
     let found = await seen(1000);
     for (const deadline = Date.now() + 60_000; !found && Date.now() < deadline; ) {
       await list.focus();
@@ -180,7 +183,6 @@ export class Workbench {
         found = await seen(200);
       }
     }
-    await row.waitFor();
     await row.scrollIntoViewIfNeeded();
   }
 
