@@ -1,4 +1,5 @@
 /** Errors of checkpoints, as something a view can show. */
+import path from 'node:path';
 import { SafetensorsError } from 'safetensors-ts';
 
 export class CheckpointError extends Error {
@@ -27,4 +28,11 @@ export function problemOf(error: unknown, folder: string): CheckpointProblem {
   }
   const reason = error instanceof Error ? error.message : String(error);
   return { file: folder, message: `${folder} cannot be read: ${reason}`, remedy: 'Check that the folder is there and that you may read it.' };
+}
+
+/** What is wrong with the model in `folder`, for a row that names the folder and is cut by a narrow view: `is truncated: … (model.safetensors)`. */
+export function reasonOf({ file, message }: Pick<CheckpointProblem, 'file' | 'message'>, folder: string): string {
+  const after = (place: string): string | undefined => (message.startsWith(place) ? message.slice(place.length).replace(/^[\s:]+|\.$/g, '') : undefined);
+  const ofFile = file === folder ? undefined : after(file);
+  return ofFile === undefined ? (after(folder) ?? message) : `${ofFile} (${path.basename(file)})`;
 }

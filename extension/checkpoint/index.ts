@@ -1,4 +1,4 @@
-export { CheckpointError, type CheckpointProblem, problemOf } from './errors.ts';
+export { CheckpointError, type CheckpointProblem, problemOf, reasonOf } from './errors.ts';
 export { classifyFolder, findModels, type FolderKind } from './folder.ts';
 export { fingerprintOf } from './fingerprint.ts';
 export { FolderWatchers } from './follow.ts';

@@ -1,7 +1,7 @@
 /** How the rows of the Models view look. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Layer, Model, OtherGroup, Tensor } from '../checkpoint/index.ts';
+import { type Layer, type Model, type OtherGroup, reasonOf, type Tensor } from '../checkpoint/index.ts';
 import { worstOf } from '../profile/levels.ts';
 import type { Evaluation } from '../protocol/types.ts';
 import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
@@ -69,13 +69,25 @@ export function stateText(layer: Layer): string {
   switch (layer.state) {
     case 'dense':
       return vscode.l10n.t('dense');
-    case 'mpo': {
-      const bonds = [...new Set(layer.bondDims ?? [])].join('·');
-      return layer.keep === undefined ? vscode.l10n.t('MPO χ {0}', bonds) : vscode.l10n.t('MPO χ {0}, {1} kept', bonds, formatPercent(layer.keep));
-    }
+    case 'mpo':
+      return layer.keep === undefined ? vscode.l10n.t('MPO χ {0}', bondsOf(layer)) : vscode.l10n.t('MPO χ {0}, {1} kept', bondsOf(layer), formatPercent(layer.keep));
     case 'quantized':
       return vscode.l10n.t('quantized {0}', oneLine(layer.scheme ?? '', 20));
   }
+}
+
+/** What a row says first of a layer that is not as it was trained. */
+function stateParts(layer: Layer): string[] {
+  return layer.state === 'dense' ? [] : [layer.keep === undefined ? stateText(layer) : vscode.l10n.t('{0} kept', formatPercent(layer.keep))];
+}
+
+/** The bond dimensions, where the row's first words do not name them. */
+function bondParts(layer: Layer): string[] {
+  return layer.state === 'mpo' && layer.keep !== undefined ? [vscode.l10n.t('χ {0}', bondsOf(layer))] : [];
+}
+
+function bondsOf({ bondDims = [] }: Layer): string {
+  return [...new Set(bondDims)].join('·');
 }
 
 export function shapeText(shape: readonly number[]): string {
@@ -121,7 +133,7 @@ function lookOf(node: TreeNode, found?: ModelSensitivity): Look {
 function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
   const label = oneLine(model?.name ?? path.basename(folder), 100);
   if (!model) {
-    return { label, description: oneLine(problem?.message ?? '', 200), icon: 'error', color: 'errorForeground', contextValue: 'error', expandable: false };
+    return { label, description: problem ? oneLine(reasonOf(problem, folder), 200) : '', icon: 'error', color: 'errorForeground', contextValue: 'error', expandable: false };
   }
   const [main] = model.dtypes;
   const compressed = isCompressed(model);
@@ -176,7 +188,7 @@ const LAYER_ICONS: Record<Layer['state'], readonly [icon: string, color?: string
 function layerLook({ layer, block, model }: LayerNode, found: ModelSensitivity | undefined): Look {
   const [icon, color] = LAYER_ICONS[layer.state];
   const value = found?.layers.get(layer.name);
-  const parts = [...(layer.state === 'dense' ? [] : [stateText(layer)]), ...(value ? [riseText(value)] : []), shapeText(layer.shape), sizeText(layer.bytes, model)];
+  const parts = [...stateParts(layer), ...(value ? [riseText(value)] : []), sizeText(layer.bytes, model), ...bondParts(layer), shapeText(layer.shape)];
   return {
     label: oneLine(layer.name.startsWith(`${block.name}.`) ? layer.name.slice(block.name.length + 1) : layer.name, 120),
     description: parts.join(' · '),

@@ -132,7 +132,7 @@ export class ModelList implements vscode.Disposable {
       await this.#look();
     } while (this.#wantedAgain());
     await Promise.all([
-      vscode.commands.executeCommand('setContext', 'bondwise.scanned', true),
+      vscode.commands.executeCommand('setContext', 'bondwise.noModels', this.#entries.size === 0),
       vscode.commands.executeCommand('setContext', 'bondwise.hasCompressedModel', this.entries.some(({ model }) => model?.lineage)),
     ]);
   }

@@ -1,7 +1,7 @@
 /** The Runs view: every run of the workspace, active ones first, then the newest. */
 import * as vscode from 'vscode';
 import { formatDuration } from '../runs/format.ts';
-import { fractionDone, progressText, stateText, type Run, type RunState } from '../runs/run.ts';
+import { progressText, stateText, type Run, type RunState } from '../runs/run.ts';
 import type { RunStore, RunsChange } from '../runs/store.ts';
 import { type Detail, runDetails } from './runDetails.ts';
 import { oneLine, shortPath, tooltip } from './text.ts';
@@ -118,13 +118,9 @@ function runItem(run: Run): vscode.TreeItem {
   return item;
 }
 
-/** `43% · layer 12/30 · 6 s left` while it works; how it ended and when, after that. */
+/** How far it is while it works; how it ended and when, after that. */
 function describe(run: Run): string {
-  const fraction = fractionDone(run);
   const text = oneLine(progressText(run), 160);
-  if (fraction !== undefined && run.state === 'running') {
-    return `${Math.floor(fraction * 100)}% · ${run.status?.phase ? `${oneLine(run.status.phase, 60)} · ` : ''}${text}`;
-  }
   const age = run.state === 'done' && run.status ? vscode.l10n.t('{0} ago', formatDuration(secondsSince(run.status.updated))) : undefined;
   return age === undefined ? text : `${text} · ${age}`;
 }

@@ -131,8 +131,8 @@ describe('sensitivity', () => {
   describe('in the Models view', () => {
     it('is the first thing that a row says, with a bar whose colour and height tell the level', async () => {
       const up = (await rows('Block 0')).find(({ label }) => label === 'mlp.up_proj');
-      assert.equal(up?.description, '+0.05 nats · 48×16 · 1.5 kB · 10%');
-      assert.equal(up.accessibilityInformation?.label, 'mlp.up_proj, +0.05 nats, 48×16, 1.5 kB, 10%, BF16, dense, moderate sensitivity');
+      assert.equal(up?.description, '+0.05 nats · 1.5 kB · 10% · 48×16');
+      assert.equal(up.accessibilityInformation?.label, 'mlp.up_proj, +0.05 nats, 1.5 kB, 10%, 48×16, BF16, dense, moderate sensitivity');
       const none = new vscode.CancellationTokenSource().token;
       const decoration = up.resourceUri && (await stateDecorations.provideFileDecoration(up.resourceUri, none));
       assert.equal(decoration?.badge, '▃');

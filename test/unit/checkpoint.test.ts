@@ -11,6 +11,7 @@ import {
   type Model,
   openModel,
   problemOf,
+  reasonOf,
   toInspection,
 } from '../../extension/checkpoint/index.ts';
 import { isInspection } from '../../extension/protocol/validate.js';
@@ -313,6 +314,14 @@ describe('folders', () => {
     expect(told.remedy).toContain('Download');
     expect((await problem(openModel(path.join(folder, 'absent')))).message).toContain('absent cannot be read');
     expect(problemOf('odd', folder)).toMatchObject({ file: folder, message: `${folder} cannot be read: odd` });
+  });
+
+  test('say the reason first in a row that names the folder already', () => {
+    const file = path.join(folder, 'model.safetensors');
+    expect(reasonOf({ file, message: `${file} is truncated: 12 bytes.` }, folder)).toBe('is truncated: 12 bytes (model.safetensors)');
+    expect(reasonOf({ file, message: `${file}: the header is not JSON.` }, folder)).toBe('the header is not JSON (model.safetensors)');
+    expect(reasonOf({ file, message: `${folder} holds pickled weights.` }, folder)).toBe('holds pickled weights');
+    expect(reasonOf({ file, message: 'Nothing is there.' }, folder)).toBe('Nothing is there.');
   });
 
   test('whose index and shards disagree open with the problem told', async () => {
