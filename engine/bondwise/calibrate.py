@@ -25,7 +25,7 @@ from bondwise.replay import is_transposed, layer_module
 from bondwise.spectral import singular_directions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from torch import Tensor, nn
     from transformers import PreTrainedModel
@@ -48,7 +48,7 @@ class Moments:
     inputs: Tensor
     """S = E[x xᵀ] [in, in], over the tokens that reached the layer."""
     gradients: Tensor | None
-    """G = E[g gᵀ] [out, out], g the gradient at the layer's outputs of the summed loss of the sequence; None where none were asked for.
+    """G = E[g gᵀ] [out, out], g the gradient at the layer's outputs of the summed loss of the sequence; None without directions.
 
     Where not every token reaches the layer (an expert), still over all tokens, those others counting as zero.
     """
@@ -61,32 +61,52 @@ class Moments:
     """
 
 
+def find_directions(
+    model: PreTrainedModel, layers: Sequence[Layer], *, progress: Callable[[float, float], None], check_cancelled: Callable[[], None]
+) -> dict[str, Tensor]:
+    """By layer the singular vectors of the shorter side of its weight, in columns [s, s] float32 on the model's device.
+
+    `progress(done, total)` counts layers. Raises UserError where a layer is not a module of the model or its weight is not finite.
+    """
+    found: dict[str, Tensor] = {}
+    for done, layer in enumerate(layers):
+        check_cancelled()
+        progress(done, len(layers))
+        module = _module(model, layer)
+        weight = cast("Tensor", module.weight).detach()
+        if not bool(weight.isfinite().all()):
+            raise UserError(f"{layer.name} holds weights that are NaN or infinite.", "Copy the weight files of the model again.")
+        _, vectors = singular_directions(weight.mT if is_transposed(module) else weight)
+        found[layer.name] = vectors.to(weight.device, torch.float32)
+    progress(len(layers), len(layers))
+    return found
+
+
 def collect_moments(
     model: PreTrainedModel,
     layers: Sequence[Layer],
     ids: Tensor,
     *,
-    gradients: bool = True,
+    directions: Mapping[str, Tensor] | None,
     seed: int,
     progress: Callable[[float, float], None],
     check_cancelled: Callable[[], None],
 ) -> dict[str, Moments]:
     """The moments of `layers` (by name) over token ids [sequences, length] int64, in one forward and one backward pass a sequence.
 
+    `directions` are those of `find_directions`; without them the backward passes are left out, and moments hold those of the inputs alone.
+
     The loss is that of labels drawn from the model's own distribution, one a position: then G is the true Fisher's and no label of the text
     is needed (Martens and Grosse, §2.2). `seed` draws them, equally on every device.
 
     Products are taken and summed in float32: a sum over N tokens of x_i x_j is off by at most about (length + sequences)·6e-8 of
-    √(Σx_i² Σx_j²), and far less as a rule. In memory: 4 bytes for every element of the moments and, with gradients, of a square of the
-    layer's shorter side; and the activations of one sequence.
+    √(Σx_i² Σx_j²), and far less as a rule. In memory: 4 bytes for every element of the moments, and the activations of one sequence.
     No gradient of a weight is made; `requires_grad` of the parameters is as before afterwards. `progress(done, total)` counts sequences.
     Raises UserError where a layer is not a module of the model, no token reaches it, or what it computes is not finite.
     """
     check_fits(model, ids)
-    sums: dict[str, _Sums] = {}
-    for layer in layers:
-        check_cancelled()
-        sums[layer.name] = _sums(model, layer, gradients=gradients)
+    sums = {layer.name: _Sums(layer, _module(model, layer), None if directions is None else directions[layer.name]) for layer in layers}
+    gradients = directions is not None
     generator = torch.Generator().manual_seed(seed)
     with _collecting(model, list(sums.values()), gradients=gradients, check_cancelled=check_cancelled), torch.set_grad_enabled(gradients):
         for done, sequence in enumerate(ids):
@@ -107,7 +127,7 @@ class _Sums:
     layer: Layer
     module: nn.Module
     vectors: Tensor | None
-    """The singular vectors of the weight's shorter side in columns, [s, s] float32; None where no gradients are asked for."""
+    """The layer's of `find_directions`; None where no gradients are asked for."""
     leader: str | None = None
     """The layer that adds up the inputs: this one, or the first that read the same tensor. Unknown before the first forward pass."""
     inputs: Tensor | None = None
@@ -190,18 +210,11 @@ def _collecting(model: PreTrainedModel, sums: Sequence[_Sums], *, gradients: boo
             parameter.requires_grad_(True)
 
 
-def _sums(model: PreTrainedModel, layer: Layer, *, gradients: bool) -> _Sums:
+def _module(model: PreTrainedModel, layer: Layer) -> nn.Module:
     try:
-        module = layer_module(model, layer)
+        return layer_module(model, layer)
     except ValueError as error:
         raise UserError(f"{error}, so it cannot be calibrated.", "Leave it out (--exclude).") from None
-    if not gradients:
-        return _Sums(layer, module, None)
-    weight = cast("Tensor", module.weight).detach()
-    if not bool(weight.isfinite().all()):
-        raise UserError(f"{layer.name} holds weights that are NaN or infinite.", "Copy the weight files of the model again.")
-    _, vectors = singular_directions(weight.mT if is_transposed(module) else weight)
-    return _Sums(layer, module, vectors.to(weight.device, torch.float32))
 
 
 # --- pure --------------------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bondwise import modeling_mpo, mpo
+from bondwise.trust import needs_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,23 +123,31 @@ def mpo_config(base: Mapping[str, Any], layers: Mapping[str, MPOLayer]) -> dict[
     """config.json of a compressed checkpoint, from the base model's and its tensorized layers.
 
     A base that is itself compressed keeps its own base, and its other MPO layers. Raises ValueError where the base names no
-    architecture.
+    architecture, or no class in its own code where it needs that.
     """
-    earlier: Mapping[str, Any] = base.get("mpo", {}) if base.get("model_type") == modeling_mpo.MODEL_TYPE else {}
-    architectures = base.get("architectures") or []
-    model_type = earlier.get("base_model_type", base.get("model_type"))
-    architecture = earlier.get("base_architecture", architectures[0] if architectures else None)
-    if model_type is None or architecture is None:
-        raise ValueError("config.json names no model_type or no architectures")
+    if base.get("model_type") == modeling_mpo.MODEL_TYPE:
+        section: dict[str, Any] = dict(base.get("mpo", {}))
+    else:
+        section = {"version": 1, **_base_classes(base), "layers": {}}
+    section["layers"] = {**section.get("layers", {}), **{name: layer.model_dump() for name, layer in layers.items()}}
     return {
         **{key: value for key, value in base.items() if key not in ("auto_map", "mpo")},
         "model_type": modeling_mpo.MODEL_TYPE,
         "architectures": list(modeling_mpo.ARCHITECTURES),
-        "auto_map": dict(modeling_mpo.AUTO_MAP),
-        "mpo": {
-            "version": 1,
-            "base_model_type": model_type,
-            "base_architecture": architecture,
-            "layers": {**earlier.get("layers", {}), **{name: layer.model_dump() for name, layer in layers.items()}},
-        },
+        "auto_map": modeling_mpo.auto_map_beside(base.get("auto_map") if section.get("base_auto_map") else None),
+        "mpo": section,
     }
+
+
+def _base_classes(base: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the classes of a model that is not compressed are."""
+    model_type, architectures = base.get("model_type"), base.get("architectures") or []
+    if model_type is None or not architectures:
+        raise ValueError("config.json names no model_type or no architectures")
+    found: dict[str, Any] = {"base_model_type": model_type, "base_architecture": architectures[0]}
+    if needs_code(base):
+        for kind in modeling_mpo.AUTO_MAP:
+            if not isinstance(base["auto_map"].get(kind), str):
+                raise ValueError(f"the auto_map of config.json names no {kind}")
+        found["base_auto_map"] = {kind: base["auto_map"][kind] for kind in modeling_mpo.AUTO_MAP}
+    return found

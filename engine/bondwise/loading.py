@@ -1,7 +1,7 @@
 """A model folder → a transformers model, whole, from this folder alone: no network, and no code that the user did not allow.
 
 Our own compressed folders are loaded with the classes of this package, after `trust` found the folder's `modeling_mpo.py` equal to ours: so
-not even that file is run.
+not even that file is run. Where the base model's classes are in the folder too, it is loaded as plain transformers does, if that is allowed.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def load_config(checkpoint: Checkpoint, *, allow_code: bool = False) -> tuple[Pr
 
         kind = MPOConfig
     elif allowed:
-        _use_private_module_cache()
+        use_private_module_cache()
     options: dict[str, Any] = {"local_files_only": True} if own else {"local_files_only": True, "trust_remote_code": allowed}
     try:
         return kind.from_pretrained(checkpoint.folder, **options), {"local_files_only": True, "trust_remote_code": allowed}
@@ -154,7 +154,7 @@ def _check_memory(checkpoint: Checkpoint, device: str, dtype: torch.dtype | None
 _module_cache: tempfile.TemporaryDirectory[str] | None = None
 
 
-def _use_private_module_cache() -> None:
+def use_private_module_cache() -> None:
     """Code that transformers copies before it runs it goes to a folder of this process alone, where nobody else can change it."""
     global _module_cache  # noqa: PLW0603 -- lives as long as the process, then removes itself
     if _module_cache is None:

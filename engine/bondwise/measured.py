@@ -67,20 +67,19 @@ class Work:
         return weight.mT if is_transposed(module) else weight
 
     def missing(self, places: Sequence[Place]) -> Todo:
-        """The cells without a figure of the metric, coarse to fine. A request for all sequences takes no figure that is from fewer."""
-        options, found = self.options, list[tuple["Place", list["Size"]]]()
-        needed = options.sequences if options.precision == 0 and not options.metric.startswith(TASK) else 1
-        for wanted in rounds(*asked_sizes(options)):
+        """The cells without a figure of the metric as precise as is asked for, coarse to fine."""
+        found = list[tuple["Place", list["Size"]]]()
+        for wanted in rounds(*asked_sizes(self.options)):
             for block in spread(place.layer.block for place in places):
                 for place in places:
-                    sizes = [size for size in place.sizes if size.asked in wanted and not self._has(place, size, needed)]
+                    sizes = [size for size in place.sizes if size.asked in wanted and not self._has(place, size)]
                     if place.layer.block == block and sizes:
                         found.append((place, sizes))
         return found
 
-    def _has(self, place: Place, size: Size, sequences: int) -> bool:
+    def _has(self, place: Place, size: Size) -> bool:
         cell = self.book.cells.get((place.layer.name, size.chi))
-        return cell is not None and self.options.metric in cell.figures and cell.sequences >= sequences
+        return cell is not None and self.options.metric in cell.figures and cell.precision <= self.options.precision
 
     def add(self, cell: Cell) -> None:
         self.book.add(cells=[cell])
@@ -215,7 +214,8 @@ class _Cells:
             for size in [size for size, samples in going.items() if samples.enough(work.options.metric, work.options.precision)]:
                 samples = going.pop(size)
                 try:
-                    yield _cell(place, size, samples.figures(), len(samples.scores), seconds[size])
+                    precision = 0.0 if len(samples.scores) == samples.total else work.options.precision
+                    yield _cell(place, size, samples.figures(), len(samples.scores), precision, seconds[size])
                 except ValueError as failure:
                     work.told.warn(f"{place.layer.name} at χ {size.chi} is left out: {failure}.")
 
@@ -267,7 +267,7 @@ def measure_task(work: Work, places: Sequence[Place]) -> None:
             begun = time.perf_counter()
             found = harness.score(place.layer, decomposed(place.layer).weight(size.bonds))
             figure = Figure(value=found.mean, error=found.paired_error(original))
-            work.add(_cell(place, size, {metric: figure}, len(found.items), time.perf_counter() - begun))
+            work.add(_cell(place, size, {metric: figure}, len(found.items), 0.0, time.perf_counter() - begun))
             left -= 1
             work.run.progress(total - left, total, "cells")
 
@@ -275,7 +275,7 @@ def measure_task(work: Work, places: Sequence[Place]) -> None:
 # --- pure ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _cell(place: Place, size: Size, figures: dict[str, Figure], sequences: int, seconds: float) -> Cell:
+def _cell(place: Place, size: Size, figures: dict[str, Figure], sequences: int, precision: float, seconds: float) -> Cell:  # noqa: PLR0917 -- its fields
     return Cell(
         layer=place.layer.name,
         chi=size.chi,
@@ -284,6 +284,7 @@ def _cell(place: Place, size: Size, figures: dict[str, Figure], sequences: int, 
         parameters=size.parameters,
         figures=figures,
         sequences=sequences,
+        precision=precision,
         seconds=seconds,
     )
 

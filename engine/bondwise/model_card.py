@@ -10,13 +10,18 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bondwise.schema import Evaluation, LayerFigures, TensorizeResult
 
 
-def model_card(name: str, base_name: str, result: TensorizeResult, *, licence: str | None) -> str:
-    """Markdown with the front matter that the hub reads. Names and texts come from files of others and are escaped."""
+def model_card(name: str, base_name: str, result: TensorizeResult, *, licence: str | None, code: Sequence[str] = ()) -> str:
+    """Markdown with the front matter that the hub reads. Names and texts come from files of others and are escaped.
+
+    `code` names the base model's own Python files, which the folder carries.
+    """
+    copied = f" and, copied from the original, {', '.join(map(_code, code))}" if code else ""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [tensor-network, mpo, bondwise]"]
     if licence is not None:
         lines.append(f"license: {json.dumps(licence)}")
@@ -31,13 +36,13 @@ def model_card(name: str, base_name: str, result: TensorizeResult, *, licence: s
         "",
         "## Loading",
         "",
-        "Plain transformers; nothing of Bondwise is needed. `trust_remote_code` lets it run `modeling_mpo.py` of this folder.",
+        f"Plain transformers; nothing of Bondwise is needed. `trust_remote_code` lets it run `modeling_mpo.py`{copied} of this folder.",
         "",
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", trust_remote_code=True)',
-        'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")',
+        f'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER"{", trust_remote_code=True" if code else ""})',
         "```",
         "",
         "## Method",

@@ -4,7 +4,8 @@
 
 needs torch and transformers, and nothing of Bondwise. The model is the base architecture's own class with the layers named in the
 section `mpo` of config.json replaced by `MPOLinear`, so that generation, caches, attention kernels, checkpointing and device maps are the
-library's own. A layer X has the tensors X.cores.0.weight … X.cores.{n-1}.weight, each core an exact `nn.Linear`:
+base's own. That class is transformers' or, where the section has `base_auto_map`, in the Python files that lie beside this one. A layer X
+has the tensors X.cores.0.weight … X.cores.{n-1}.weight, each core an exact `nn.Linear`:
 
     core k maps […, r_{k-1}·in_k] → […, out_k·r_k], r_0 = r_n = 1,
 
@@ -14,7 +15,9 @@ and the weight they stand for is W[(o_1…o_n), (i_1…i_n)] = Σ_r Π_k G_k[r_{
 
 import functools
 import math
-from typing import Any, Literal
+import os
+import re
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +25,8 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, custom_object_save, get_class_from_dynamic_module
+from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
 from transformers.pytorch_utils import Conv1D
 
 MODEL_TYPE = "bondwise_mpo"
@@ -225,38 +230,90 @@ class MPOConfig(PretrainedConfig):
 
     model_type = MODEL_TYPE
     _auto_class = "AutoConfig"
+    base_code: ClassVar[tuple[Any, ...]] = ()
+    """The base's own classes, config and model, where transformers does not have them."""
 
     mpo: dict[str, Any] | None = None
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         if cls is not MPOConfig:
-            return super().from_dict(config_dict, **kwargs)
-        section = config_dict.get("mpo")
-        if not isinstance(section, dict) or "base_model_type" not in section:
-            raise ValueError(f"config.json has no section mpo that names a base model: {sorted(config_dict)}")
-        if section.get("version") != 1:
-            raise ValueError(f"config.json has mpo version {section.get('version')!r}; this modeling_mpo.py reads version 1")
-        config = _config_class(section["base_model_type"]).from_dict(config_dict, **kwargs)
-        (config[0] if isinstance(config, tuple) else config).model_type = section["base_model_type"]
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        trusted = kwargs.pop("trust_remote_code", None)
+        fields, unused = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
+        concrete = _config_class(fields.get("mpo"), pretrained_model_name_or_path, trusted, kwargs)
+        return concrete.from_dict(fields, **{**unused, "name_or_path": pretrained_model_name_or_path})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        if cls is MPOConfig:
+            trusted = kwargs.pop("trust_remote_code", None)
+            concrete = _config_class(config_dict.get("mpo"), kwargs.get("name_or_path"), trusted, {})
+            return concrete.from_dict(config_dict, **kwargs)
+        config: Any = super().from_dict(config_dict, **kwargs)
+        (config[0] if isinstance(config, tuple) else config).model_type = config_dict["mpo"]["base_model_type"]
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), "model_type": MODEL_TYPE, "architectures": list(ARCHITECTURES), "auto_map": dict(AUTO_MAP)}
+        own = {"model_type": MODEL_TYPE, "architectures": list(ARCHITECTURES), "auto_map": auto_map_beside(getattr(self, "auto_map", None))}
+        return {**super().to_dict(), **own}
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        os.makedirs(save_directory, exist_ok=True)
+        for base in self.base_code:
+            custom_object_save(base, save_directory)  # its file and all that this imports from beside it
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+
+def auto_map_beside(base: dict[str, Any] | None) -> dict[str, Any]:
+    """The `auto_map` of a compressed model. Of its base's it keeps tokenizers and the like, but no other way to make a model of the
+    folder: that would leave out the cores, and be random where they belong."""
+    kept = {kind: reference for kind, reference in (base or {}).items() if kind not in AUTO_MAP and not kind.startswith("AutoModel")}
+    return {**AUTO_MAP, **kept}
+
+
+def _config_class(section: Any, folder: Any, trusted: bool | None, options: dict[str, Any]) -> type[MPOConfig]:
+    """The config class of a folder (or repository) with this section `mpo`; `options` say how the folder is reached."""
+    if not isinstance(section, dict) or "base_model_type" not in section:
+        raise ValueError("config.json has no section mpo that names a base model")
+    if section.get("version") != 1:
+        raise ValueError(f"config.json has mpo version {section.get('version')!r}; this modeling_mpo.py reads version 1")
+    references = section.get("base_auto_map")
+    if references is None:
+        base_model_type = section["base_model_type"]
+        if base_model_type not in CONFIG_MAPPING:
+            raise ValueError(f"transformers {transformers.__version__} does not know the base model type {base_model_type!r}")
+        return _config_class_of(CONFIG_MAPPING[base_model_type])
+    # Where transformers loaded this file from the folder, the user has trusted the folder's code.
+    if not trusted and not __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+        raise ValueError(f"the base model of {folder} is made by Python files in that folder; trust_remote_code=True allows them")
+    config, model = (_class_in_folder(references, kind, folder, options) for kind in AUTO_MAP)
+    return _config_class_of(config, model)
+
+
+def _class_in_folder(references: Any, kind: str, folder: Any, options: dict[str, Any]) -> Any:
+    """A class of the base, from a Python file of the folder that config.json came from: never of another one."""
+    reference = references.get(kind) if isinstance(references, dict) else None
+    if not isinstance(reference, str) or not re.fullmatch(r"\w+(-\w+)*\.\w+", reference):
+        raise ValueError(f"config.json has {kind} = {reference!r} in mpo.base_auto_map, and not a MODULE.CLASS of its own folder")
+    if not folder:
+        raise ValueError(f"{reference} is in the folder of config.json, which is not known here: use from_pretrained, or give name_or_path")
+    reach = {key: options[key] for key in ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token") if key in options}
+    return get_class_from_dynamic_module(reference, folder, **reach)
 
 
 @functools.cache
-def _config_class(base_model_type: str) -> type[MPOConfig]:
-    if base_model_type not in CONFIG_MAPPING:
-        raise ValueError(f"transformers {transformers.__version__} does not know the base model type {base_model_type!r}")
-    base: Any = CONFIG_MAPPING[base_model_type]
+def _config_class_of(base: Any, model: Any = None) -> type[MPOConfig]:
     # The base comes first: its defaults and its reading of the file are the ones that count.
     overrides = {"__module__": __name__, "model_type": MODEL_TYPE, "from_dict": MPOConfig.__dict__["from_dict"]}
+    if model is not None:
+        # Many have an __init__ of their own, which the library would cover with a generated one.
+        overrides |= {"base_code": (base, add_generation_mixin_to_remote_model(model)), "__init__": base.__init__}
     return type("MPOConfig", (base, MPOConfig), overrides)
 
 
 class MPOForCausalLM(PreTrainedModel):
-    """Any decoder-only model of transformers with some linear layers as `MPOLinear`.
+    """Any decoder-only model with some linear layers as `MPOLinear`.
 
     Building or loading it gives an instance of the base architecture's class too, such as LlamaForCausalLM.
     """
@@ -292,8 +349,8 @@ class MPOForCausalLM(PreTrainedModel):
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """False: the modules are the library's own, and so are the names its files use for them."""
-        return False
+        """Only where the base is: else the modules are the library's own, and so are the names its files use for them."""
+        return bool(cls.config_class.base_code)
 
     def set_forward_path(self, path: ForwardPath) -> None:
         """Chooses how every MPO layer is applied; see `ForwardPath`."""
@@ -309,11 +366,11 @@ def _model_class(config: Any) -> type[MPOForCausalLM]:
 
 @functools.cache
 def _model_class_of(config_class: type[MPOConfig], architecture: str) -> type[MPOForCausalLM]:
-    base = getattr(transformers, architecture, None)
+    base = config_class.base_code[1] if config_class.base_code else getattr(transformers, architecture, None)
     if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
         raise ValueError(f"transformers {transformers.__version__} has no model class {architecture!r}")
     # It keeps the base's name, by which the library finds losses and tensor names.
-    return type(architecture, (MPOForCausalLM, base), {"__module__": __name__, "config_class": config_class})
+    return type(base.__name__, (MPOForCausalLM, base), {"__module__": __name__, "config_class": config_class})
 
 
 def _replace(model: Any, name: str, layer: dict[str, Any]) -> None:

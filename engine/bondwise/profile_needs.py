@@ -56,7 +56,7 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
     item = 4 if run.device == "cpu" else max(BITS[entry.dtype] for entry in source.tensors.values()) // 8
     length, sequences = options.length, options.sequences
     shapes = [place.layer.shape for place in places]
-    moments = [4 * (out * out + into * into) for out, into in shapes]
+    moments = [moment_bytes(out, into) for out, into in shapes]
     largest = max(out * into for out, into in shapes)
     # The logits, their gradient and the loss between them, and the pieces of the score.
     outputs = vocabulary * (4 * length * max(item, 4) + 5 * 4 * CHUNK)
@@ -86,3 +86,8 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
             f"The disk is too small: {size(2 * disk)} are needed where {output} lies, {size(disk_free)} are free.", "Make room."
         )
     return Budgets(room, states, gradients, cores, keeps, fixed + used, free, 2 * disk, disk_free)
+
+
+def moment_bytes(out_features: int, in_features: int) -> int:
+    """Of a layer while it is calibrated: both moments and the singular vectors of the shorter side, float32."""
+    return 4 * (out_features**2 + in_features**2 + min(out_features, in_features) ** 2)

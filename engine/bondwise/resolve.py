@@ -100,26 +100,28 @@ def slower(choices: Sequence[Choice]) -> str | None:
     return f"{_listed(names)} will need up to {most:.1f} times the multiply-adds of dense; low-rank sites need fewer."
 
 
-def check_model(checkpoint: Checkpoint, choices: Sequence[Choice]) -> None:
+def check_model(checkpoint: Checkpoint, choices: Sequence[Choice], *, allow_code: bool = False) -> None:
     """Builds the compressed model without weights. Raises UserError, naming the layer, when that would not load in transformers."""
     import torch
 
+    from bondwise.loading import use_private_module_cache
     from bondwise.modeling_mpo import MPOConfig, MPOForCausalLM
 
     if "quantization_config" in checkpoint.config:
         raise UserError(f"{checkpoint.folder} is quantized.", "Start from the model before its quantization.")
     try:
         config = mpo_config(checkpoint.config, {choice.layer.name: choice.section(choice.bond_dims) for choice in choices})
+        if own := allow_code and needs_code(checkpoint.config):
+            use_private_module_cache()
         with torch.device("meta"):
-            MPOForCausalLM(MPOConfig.from_dict(copy.deepcopy(config)))
+            MPOForCausalLM(MPOConfig.from_dict(copy.deepcopy(config), name_or_path=str(checkpoint.folder), trust_remote_code=own))
     except Exception as failure:
         # Whatever a config.json can make transformers say: it is the folder that has to change.
         what = str(failure) if isinstance(failure, ValueError) else f"{type(failure).__name__}: {failure}"
         raise UserError(
             f"The compressed model of {checkpoint.folder} could not be built by transformers: {what}",
-            "A compressed folder cannot carry the model's own code yet: only models whose classes transformers has can be compressed."
-            if needs_code(checkpoint.config)
-            else "Leave the layers that it names out (--exclude), or check config.json.",
+            "Leave the layers that it names out (--exclude), or check config.json"
+            + (" and the model's Python files." if needs_code(checkpoint.config) else "."),
         ) from failure
 
 

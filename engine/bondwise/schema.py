@@ -101,7 +101,7 @@ class ProfileOptions(Strict):
         Field(
             ge=0, description="A cell gets sequences until its standard error is below this part of its value; 0 measures all sequences."
         ),
-    ] = 0.1
+    ] = 0.25
     data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")] = (
         "builtin"
     )
@@ -293,6 +293,7 @@ class Cell(Record):
         ),
     ]
     sequences: int
+    precision: Annotated[float, Field(description="It was measured to, as in the request; 0: on all sequences.")] = 0.0
     seconds: float
 
 
@@ -557,6 +558,9 @@ class MPOSection(Record):
     version: Literal[1] = 1
     base_model_type: str
     base_architecture: Annotated[str, Field(description="Class of the original model, such as LlamaForCausalLM.")]
+    base_auto_map: Annotated[
+        dict[str, str] | None, Field(description="The original model's classes in the folder's own Python files; null: in transformers.")
+    ] = None
     layers: dict[str, MPOLayer]
 
 

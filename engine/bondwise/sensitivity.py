@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bondwise import __version__
-from bondwise.calibrate import collect_moments
+from bondwise.calibrate import collect_moments, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import UserError
 from bondwise.evaluate import check_fits
@@ -29,7 +29,7 @@ from bondwise.modelmap import find_container, map_model
 from bondwise.paired import METRICS
 from bondwise.predict import _predicted
 from bondwise.profile_file import SUFFIX, Book, check_same, read_profile
-from bondwise.profile_needs import Budgets, check_needs
+from bondwise.profile_needs import Budgets, check_needs, moment_bytes
 from bondwise.profile_places import EVERYTHING, Place, asked_sizes, listed, resolve_places
 from bondwise.replay import layer_module
 from bondwise.schema import (
@@ -236,11 +236,20 @@ def _predict(work: Work, places: Sequence[Place]) -> None:
     missing = [place for place in places if chis[place.layer.name]]
     done = len(places) - len(missing)
     for group in _groups(missing, work.budgets.moments):
+        layers = [place.layer for place in group]
+        work.run.phase("Decomposing layers")
+        directions = find_directions(
+            work.model,
+            layers,
+            progress=functools.partial(work.run.progress, unit="layers"),
+            check_cancelled=work.run.check_cancelled,
+        )
         work.run.phase("Reading the calibration text")
         moments = collect_moments(
             work.model,
-            [place.layer for place in group],
+            layers,
             work.ids,
+            directions=directions,
             seed=work.run.request.seed,
             progress=functools.partial(work.run.progress, unit="sequences"),
             check_cancelled=work.run.check_cancelled,
@@ -269,12 +278,11 @@ def _chis(work: Work, place: Place) -> list[int]:
 
 
 def _groups(places: Sequence[Place], budget: int) -> list[list[Place]]:
-    """Runs of layers whose moments, float32 [in, in] and [out, out], fit into `budget` bytes; one layer at least."""
+    """Runs of layers whose moments fit into `budget` bytes (`profile_needs.moment_bytes`); one layer at least."""
     groups: list[list[Place]] = []
     used = 0
     for place in places:
-        out, into = place.layer.shape
-        each = 4 * (out * out + into * into)
+        each = moment_bytes(*place.layer.shape)
         if not groups or used + each > budget:
             groups.append([])
             used = 0

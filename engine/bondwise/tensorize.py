@@ -46,10 +46,12 @@ from bondwise.schema import (
     WarningEvent,
 )
 from bondwise.text import token_sequences
-from bondwise.trust import OWN_MODULE
+from bondwise.trust import OWN_MODULE, code_files
 from bondwise.writing import LINEAGE_FILE, CheckpointWriter, PlannedTensor, Replacement
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
@@ -90,15 +92,18 @@ def run(run: Run) -> TensorizeResult:
         told = Told(run)
         for warning in (not_smaller(choices), slower(choices)):
             told.warn(warning)
-        check_model(source, choices)
+        code = code_files(folder, source.config)
+        check_model(source, choices, allow_code=request.allow_code)
         tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
         needs = _check_needs(run, source, choices, output)
         run.check_cancelled()
 
         layers = _decompose_all(run, source, choices, told)
-        _write(run, writer, source, layers)
+        if code_files(folder, source.config) != code:
+            raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
+        _write(run, writer, source, layers, code)
         difference = _verify(run, source, writer.folder, layers)
-        written = open_checkpoint(writer.folder)
+        written = open_checkpoint(writer.folder, allow_code=request.allow_code)
         original = compressed = None
         if options.evaluate is not None and tokenizer is not None:
             original, compressed = _evaluate_both(
@@ -117,7 +122,7 @@ def run(run: Run) -> TensorizeResult:
             logits_difference=difference,
             seconds=time.monotonic() - started,
         )
-        _publish(run, writer, source, options, result)
+        _publish(run, writer, source, options, result, code)
     return result
 
 
@@ -256,7 +261,7 @@ def compress_layer(source: Checkpoint, choice: Choice, device: str) -> tuple[lis
 # --- the folder ----------------------------------------------------------------------------------------------------------------------
 
 
-def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: Layers) -> None:
+def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: Layers, code: Mapping[str, bytes]) -> None:
     from bondwise.layers import mpo_config
 
     run.phase("Writing the compressed model")
@@ -272,6 +277,8 @@ def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: Layer
     }
     writer.write_json("config.json", mpo_config(source.config, sections))
     writer.write_bytes(OWN_MODULE, resources.files("bondwise").joinpath(OWN_MODULE).read_bytes())
+    for name, content in code.items():
+        writer.write_bytes(name, content)
 
 
 def _replacement(choice: Choice, path: Path, figures: LayerFigures) -> Replacement:
@@ -305,7 +312,9 @@ def _verify(run: Run, source: Checkpoint, folder: Path, layers: Layers) -> float
     expected = streamed_log_probs(
         source, ids, weights=weights, device=run.device, allow_code=run.request.allow_code, step=half(0)
     )  # [tokens, vocabulary]
-    found = streamed_log_probs(open_checkpoint(folder), ids, device=run.device, step=half(1))
+    # What was allowed for the model that was read covers what was made of it: the same files, byte for byte.
+    made = open_checkpoint(folder, allow_code=run.request.allow_code)
+    found = streamed_log_probs(made, ids, device=run.device, allow_code=run.request.allow_code, step=half(1))
     difference = float((expected - found).abs().max())
     if not difference <= TOLERANCE:
         raise UserError(
@@ -358,7 +367,7 @@ def _evaluate_both(
         told.evaluation("original", original, again=not told_before)
         base = None
     run.phase("Loading the compressed model")
-    model = load_model(made, device=run.device)
+    model = load_model(made, device=run.device, allow_code=run.request.allow_code)
     run.check_cancelled()
     if base is None:
         run.phase("Measuring the compressed model")
@@ -380,9 +389,11 @@ def _read_evaluation(path: Path) -> Evaluation | None:
 # --- the end -------------------------------------------------------------------------------------------------------------------------
 
 
-def _publish(run: Run, writer: CheckpointWriter, source: Checkpoint, options: TensorizeOptions, result: TensorizeResult) -> None:
+def _publish(
+    run: Run, writer: CheckpointWriter, source: Checkpoint, options: TensorizeOptions, result: TensorizeResult, code: Mapping[str, bytes]
+) -> None:
     run.phase("Publishing the compressed model")
-    card = model_card(writer.output.name, source.folder.name, result, licence=declared_licence(source.folder))
+    card = model_card(writer.output.name, source.folder.name, result, licence=declared_licence(source.folder), code=list(code))
     writer.write_bytes("README.md", card.encode())
     lineage = Lineage(
         engine=__version__,

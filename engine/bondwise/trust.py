@@ -1,4 +1,4 @@
-"""Which code and which other repositories a model folder may bring in: none that the user did not allow.
+"""Which code and which other repositories a model folder may bring in: none that the user did not allow. And which code goes with it.
 
 `from_pretrained` follows more than weights: `auto_map` runs Python files, an attention implementation with a slash in its name fetches a
 compiled kernel (CVE-2026-4372 was such a field), and other fields replace the config or the weights that were checked by other files.
@@ -6,18 +6,24 @@ compiled kernel (CVE-2026-4372 was such a field), and other fields replace the c
 
 from __future__ import annotations
 
+import json
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 OWN_MODULE = "modeling_mpo.py"
 OWN_MODEL_TYPE = "bondwise_mpo"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
+_REFERENCE = re.compile(r"\w+(-\w+)*\.\w+")
+"""`MODULE.CLASS`, a class in a Python file of the folder itself."""
+_CODE_MAPS = ("auto_map", "base_auto_map")
 _KERNEL_FIELDS = {
     f"{prefix}{what}_implementation{suffix}" for what in ("attn", "experts") for prefix in ("", "_") for suffix in ("", "_internal")
 }
@@ -36,21 +42,22 @@ def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> N
             values: list[Any] = list(cast("dict[str, Any]", value).values()) if isinstance(value, dict) else [value]
             if foreign := [name for name in values if isinstance(name, str) and "/" in name]:
                 raise _foreign(path, where, foreign[0], "which names compiled code in another repository")
-        elif field == "auto_map" and isinstance(value, dict):
-            for reference in _references(cast("dict[str, Any]", value)):
-                if "--" in reference or "/" in reference or "\\" in reference:
-                    raise _foreign(path, where, reference, "which names Python code in another repository")
+        elif field in _CODE_MAPS and isinstance(value, dict):
+            _check_references(path, where, cast("dict[str, Any]", value))
         elif (field == "configuration_files" and value) or (field == "use_pretrained_backbone" and value is True):
             raise _foreign(path, where, value, "which makes transformers read something else than what was checked")
         elif field == "transformers_weights" and value not in (None, "model.safetensors", "model.safetensors.index.json"):
             raise _foreign(path, where, value, "which makes transformers read other weights than those that were checked")
+    if allow_code and needs_code(config):
+        _check_references(folder / TOKENIZER_CONFIG, "auto_map", _tokenizer_map(folder))
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"{folder} holds an adapter (adapter_config.json), which changes the weights on loading.",
             "Merge it first: peft's merge_and_unload(), then save_pretrained() into a new folder.",
         )
     if not allow_code and not runs_own_code(folder, config) and needs_code(config):
-        names = ", ".join(sorted({reference.split(".")[0] + ".py" for reference in _references(config["auto_map"])}))
+        maps = {**config["auto_map"], **{f"base {kind}": reference for kind, reference in _base_map(config).items()}}
+        names = ", ".join(sorted({_file_of(reference) for reference in _references(maps)}))
         raise UserError(
             f"The model in {folder} needs its own Python code ({names}), which would run with your rights.",
             "Read that code. If you trust it, allow this folder (--allow-code, or the question that VS Code asks).",
@@ -60,7 +67,7 @@ def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> N
 def runs_own_code(folder: Path, config: dict[str, Any]) -> bool:
     """Whether this is a compressed checkpoint of this version: our `model_type`, and no code but our `modeling_mpo.py`, byte for byte."""
     auto_map = config.get("auto_map")
-    if config.get("model_type") != OWN_MODEL_TYPE or not isinstance(auto_map, dict):
+    if config.get("model_type") != OWN_MODEL_TYPE or not isinstance(auto_map, dict) or _base_map(config):
         return False
     stem = OWN_MODULE.removesuffix(".py")
     if any(reference.split(".")[0] != stem for reference in _references(cast("dict[str, Any]", auto_map))):
@@ -70,14 +77,80 @@ def runs_own_code(folder: Path, config: dict[str, Any]) -> bool:
     return ours.is_file() and theirs.is_file() and theirs.read_bytes() == ours.read_bytes()
 
 
-def needs_code(config: dict[str, Any]) -> bool:
-    """Whether the model cannot be built without the files in its `auto_map`: transformers has no class for its `model_type`."""
+def needs_code(config: Mapping[str, Any]) -> bool:
+    """Whether the model cannot be built without the files in its `auto_map`: transformers itself has no class for its `model_type`.
+
+    What a model's code registered there, when it ran in this process, does not count.
+    """
     auto_map = config.get("auto_map")
     if not isinstance(auto_map, dict) or not auto_map:
         return False
-    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    return config.get("model_type") not in CONFIG_MAPPING
+    return config.get("model_type") not in CONFIG_MAPPING_NAMES
+
+
+def code_files(folder: Path, config: dict[str, Any]) -> dict[str, bytes]:
+    """The Python files that a compressed model of `folder` has to carry beside ours: name → content. None where transformers has the model.
+
+    Those are the files that its `auto_map`s name, and all that these import from beside them, as transformers finds them. Raises UserError
+    for a file that is not there, that cannot be read, or that would be outside the folder.
+    """
+    if not needs_code(config) or (config.get("model_type") == OWN_MODEL_TYPE and not _base_map(config)):
+        return {}
+    from transformers.dynamic_module_utils import get_relative_imports
+
+    waiting = {_file_of(reference): TOKENIZER_CONFIG for reference in _references(_tokenizer_map(folder))}
+    waiting |= {_file_of(reference): "config.json" for auto_map in (config["auto_map"], _base_map(config)) for reference in _references(auto_map)}
+    if config["model_type"] == OWN_MODEL_TYPE:
+        waiting.pop(OWN_MODULE, None)
+    found: dict[str, bytes] = {}
+    while waiting:
+        name, wanted_by = waiting.popitem()
+        if not re.fullmatch(r"\w+(-\w+)*\.py", name) or name == OWN_MODULE:
+            why = "has the name of Bondwise's own file" if name == OWN_MODULE else "is not beside it"
+            raise UserError(
+                f"{folder / wanted_by} needs {name}, which {why}.", "Such a model cannot be compressed: its code has to be in files of its folder."
+            )
+        try:
+            found[name] = (folder / name).read_bytes()
+            imported = get_relative_imports(folder / name)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise UserError(
+                f"{folder / wanted_by} needs {folder / name}, which cannot be read: {reason}.", "Get the model's Python files again, all of them."
+            ) from error
+        waiting |= {f"{module}.py": name for module in imported if f"{module}.py" not in found}
+    return dict(sorted(found.items()))
+
+
+def _base_map(config: dict[str, Any]) -> dict[str, Any]:
+    """Where a compressed model says that its base's classes are in the folder's own files."""
+    section = config.get("mpo")
+    found = cast("dict[str, Any]", section).get("base_auto_map") if isinstance(section, dict) else None
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+
+
+def _tokenizer_map(folder: Path) -> dict[str, Any]:
+    """The `auto_map` of the tokenizer, which may name code too."""
+    try:
+        found: Any = json.loads((folder / TOKENIZER_CONFIG).read_bytes())
+    except (OSError, ValueError):
+        return {}  # the tokenizer's own loader says what is wrong with it
+    auto_map = cast("dict[str, Any]", found).get("auto_map") if isinstance(found, dict) else None
+    if isinstance(auto_map, list):  # as older files have it: AutoTokenizer's two
+        return {"AutoTokenizer": auto_map}
+    return cast("dict[str, Any]", auto_map) if isinstance(auto_map, dict) else {}
+
+
+def _file_of(reference: str) -> str:
+    return reference.split(".")[0] + ".py"
+
+
+def _check_references(path: Path, where: str, auto_map: dict[str, Any]) -> None:
+    for reference in _references(auto_map):
+        if not _REFERENCE.fullmatch(reference):
+            raise _foreign(path, where, reference, "which names Python code in another repository or outside this folder")
 
 
 def _foreign(path: Path, field: str, value: object, why: str) -> UserError:

@@ -107,6 +107,10 @@ export interface Cell {
     [k: string]: Figure;
   };
   sequences: number;
+  /**
+   * It was measured to, as in the request; 0: on all sequences.
+   */
+  precision?: number;
   seconds: number;
 }
 export interface Figure {
@@ -663,6 +667,12 @@ export interface MPOSection {
    * Class of the original model, such as LlamaForCausalLM.
    */
   base_architecture: string;
+  /**
+   * The original model's classes in the folder's own Python files; null: in transformers.
+   */
+  base_auto_map?: {
+    [k: string]: string;
+  } | null;
   layers: {
     [k: string]: MPOLayer;
   };

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bondwise import mpo
-from bondwise.calibrate import collect_moments
+from bondwise.calibrate import collect_moments, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.evaluate import score
 from bondwise.loading import load_model, load_tokenizer
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
 LAYERS = [f"*.{block}.{name}" for block in (3, 15, 27) for name in ("*.q_proj", "*.v_proj", "*.up_proj", "*.down_proj")]
-KEEPS = [0.3, 0.6]
+KEEPS = [0.2, 0.4, 0.6, 0.8]
 LENGTH, SEQUENCES = 256, 8
 ROOM = 4 << 30
 
@@ -72,9 +72,9 @@ def prepare() -> tuple[Work, list[Place]]:
     model = load_model(MODEL)
     budgets = Budgets(ROOM, ROOM, ROOM, ROOM, True, 0, 0, 0, 0)
     work = Work(run, options, book, model, tokenizer, ids, model_map.container, budgets, run)
-    moments = collect_moments(
-        model, [place.layer for place in places], ids, seed=0, progress=lambda done, total: None, check_cancelled=lambda: None
-    )
+    layers = [place.layer for place in places]
+    told: dict[str, Any] = {"progress": lambda done, total: None, "check_cancelled": lambda: None}
+    moments = collect_moments(model, layers, ids, directions=find_directions(model, layers, **told), seed=0, **told)
     book.add(
         curves=[
             curve(place.layer.name, work.weight(place.layer), moments[place.layer.name], place.out_modes, place.in_modes)

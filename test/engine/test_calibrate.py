@@ -10,7 +10,7 @@ import torch
 from tiny_models import make_tiny_model, save_tiny_model
 
 from bondwise import calibrate
-from bondwise.calibrate import Moments, collect_moments, draw_labels
+from bondwise.calibrate import Moments, collect_moments, draw_labels, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import Cancelled, UserError
 from bondwise.modelmap import map_model
@@ -35,9 +35,10 @@ def layers_of(architecture: str, folder: Path) -> tuple[Layer, ...]:
     return map_model(open_checkpoint(save_tiny_model(architecture, folder / architecture))).layers
 
 
-def collect(model: PreTrainedModel, layers: Sequence[Layer], ids: Tensor, **options: Any) -> dict[str, Moments]:
+def collect(model: PreTrainedModel, layers: Sequence[Layer], ids: Tensor, *, gradients: bool = True, **options: Any) -> dict[str, Moments]:
     settings: dict[str, Any] = {"seed": 0, "progress": nothing, "check_cancelled": nothing, **options}
-    return collect_moments(model, layers, ids, **settings)
+    directions = find_directions(model, layers, progress=nothing, check_cancelled=settings["check_cancelled"]) if gradients else None
+    return collect_moments(model, layers, ids, directions=directions, **settings)
 
 
 def nothing(*_: float) -> None: ...

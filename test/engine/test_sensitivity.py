@@ -391,14 +391,19 @@ def test_a_second_profile_adds_to_the_first(tmp_path: Path) -> None:
     assert done_cells(third) == [] and written(third).cells == profile.cells
 
 
-def test_in_full_replaces_what_came_from_fewer_sequences(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finer", [0.0, 0.3])
+def test_a_finer_profile_replaces_what_came_from_fewer_sequences(finer: float, tmp_path: Path) -> None:
     folder = save_tiny_model("llama", tmp_path / "model")
     finish(profile_run(tmp_path / "quick", folder, keep=[0.8], precision=0.9))
     few = [cell for cell in written(tmp_path / "quick").cells if cell.sequences < 4]
-    assert few
-    finish(profile_run(tmp_path / "full", folder, keep=[0.8]))
-    assert set(done_cells(tmp_path / "full")) == {(cell.layer, cell.chi) for cell in few}
-    assert all(cell.sequences == 4 for cell in written(tmp_path / "full").cells)
+    assert few and all(cell.precision == 0.9 for cell in few)
+    finish(profile_run(tmp_path / "fine", folder, keep=[0.8], precision=finer))
+    assert set(done_cells(tmp_path / "fine")) == {(cell.layer, cell.chi) for cell in few}
+    fine = written(tmp_path / "fine").cells
+    assert all(cell.precision == (0 if cell.sequences == 4 else finer) for cell in fine)
+    assert finer or all(cell.sequences == 4 for cell in fine)
+    finish(profile_run(tmp_path / "coarse", folder, keep=[0.8], precision=0.5))
+    assert done_cells(tmp_path / "coarse") == []
 
 
 @pytest.mark.parametrize(
