@@ -22,16 +22,21 @@ export class EngineCommands implements vscode.Disposable {
   readonly #reportChanged = new vscode.EventEmitter<vscode.Uri>();
   readonly #registration: vscode.Disposable;
   #report = '';
+  /** What the report says: there is no engine. */
+  #missing = false;
 
   /** @param directory the extension's folder `engine`. */
   constructor(directory: string, runs: RunStore, log: vscode.LogOutputChannel) {
     this.#directory = directory;
     this.#runs = runs;
     this.#log = log;
-    this.#registration = vscode.workspace.registerTextDocumentContentProvider(REPORT_SCHEME, {
-      onDidChange: this.#reportChanged.event,
-      provideTextDocumentContent: () => this.#report,
-    });
+    this.#registration = vscode.Disposable.from(
+      vscode.workspace.registerTextDocumentContentProvider(REPORT_SCHEME, {
+        onDidChange: this.#reportChanged.event,
+        provideTextDocumentContent: () => this.#report,
+      }),
+      vscode.languages.registerCodeLensProvider({ scheme: REPORT_SCHEME }, { provideCodeLenses: () => this.#offer() }),
+    );
   }
 
   dispose(): void {
@@ -79,23 +84,23 @@ export class EngineCommands implements vscode.Disposable {
 
   /** “Check Engine”: what was found, in words, with what to do. */
   async check(): Promise<void> {
-    const missing = await vscode.window.withProgress({ location: { viewId: 'bondwise.runs' } }, () => this.#look());
+    await vscode.window.withProgress({ location: { viewId: 'bondwise.runs' } }, () => this.#look());
     await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(REPORT), { preview: true });
-    if (missing) {
-      const setUp = vscode.l10n.t('Set Up Engine');
-      if ((await vscode.window.showWarningMessage(vscode.l10n.t('The engine is not set up.'), setUp)) === setUp) {
-        await this.setUp();
-      }
-    }
   }
 
-  /** Writes the report anew. @returns whether there is no engine. */
-  async #look(): Promise<boolean> {
+  /** Writes the report anew. */
+  async #look(): Promise<void> {
     const found = await this.find();
     const cwd = vscode.workspace.workspaceFolders?.[0]?.uri.fsPath;
     this.#report = found.python === undefined ? missingReport(found) : engineReport(await doctor(found, cwd === undefined ? {} : { cwd }), found);
+    this.#missing = found.python === undefined;
     this.#reportChanged.fire(REPORT);
-    return found.python === undefined;
+  }
+
+  /** In the report and not in a notification: that would go on saying so after a set-up that was begun elsewhere. */
+  #offer(): vscode.CodeLens[] {
+    const command = { command: 'bondwise.setUpEngine', title: `$(cloud-download) ${vscode.l10n.t('Set Up Engine')}` };
+    return this.#missing ? [new vscode.CodeLens(new vscode.Range(0, 0, 0, 0), command)] : [];
   }
 
   async #askAndSetUp(repair: boolean, question: string): Promise<Environment | undefined> {

@@ -9,9 +9,6 @@ export interface TreeSelection {
   readonly layers: readonly string[];
 }
 
-/** The API selects one row at a time, and each costs a round trip to the window: of more layers than these only the last is shown. */
-const REVEALED = 8;
-
 export class LayerSelection implements vscode.Disposable {
   readonly #selected = new vscode.EventEmitter<TreeSelection>();
   /** The user has selected layers, blocks or groups of one model. What `select` did is not told. */
@@ -19,7 +16,11 @@ export class LayerSelection implements vscode.Disposable {
   readonly #tree: ModelsTree;
   readonly #view: vscode.TreeView<TreeNode>;
   readonly #subscription: vscode.Disposable;
-  #revealing = 0;
+  /** What the tree is to show next. */
+  #wanted: TreeSelection | undefined;
+  /** What it shows, or is about to, because `select` said so. */
+  #shown: TreeSelection | undefined;
+  #revealing = false;
 
   constructor(tree: ModelsTree, view: vscode.TreeView<TreeNode>) {
     this.#tree = tree;
@@ -32,29 +33,45 @@ export class LayerSelection implements vscode.Disposable {
     this.#selected.dispose();
   }
 
-  /** Shows layers in the tree, if the tree is in sight; the last of them is selected, and the view says how many are meant. */
+  /**
+   * Shows layers in the tree, if the tree is in sight. The API selects one row, so the last layer is selected and the view says how many are
+   * meant. Each selection scrolls the tree once, however often it is told; of those that come while the tree scrolls only the last is shown.
+   */
   async select(folder: string, layers: readonly string[]): Promise<void> {
     this.#view.description = layers.length > 1 ? vscode.l10n.t('{0} layers selected', layers.length) : '';
-    if (!this.#view.visible) {
+    const isShown = this.#shown?.folder === folder && this.#shown.layers.join('\n') === layers.join('\n');
+    if (!this.#view.visible || isShown) {
       return;
     }
-    this.#revealing += 1;
+    this.#shown = this.#wanted = { folder, layers };
+    if (this.#revealing) {
+      return;
+    }
+    this.#revealing = true;
     try {
-      for (const layer of layers.slice(layers.length > REVEALED ? -1 : 0)) {
-        const node = this.#tree.nodeOf(folder, layer);
-        if (node) {
-          await this.#view.reveal(node, { select: true, focus: false });
-        }
+      for (let next = this.#next(); next; next = this.#next()) {
+        await this.#view.reveal(next, { select: true, focus: false });
       }
+    } catch (error) {
+      this.#shown = undefined;
+      throw error;
     } finally {
-      this.#revealing -= 1;
+      this.#revealing = false;
     }
   }
 
+  #next(): TreeNode | undefined {
+    const last = this.#wanted?.layers.at(-1);
+    const node = this.#wanted && last !== undefined ? this.#tree.nodeOf(this.#wanted.folder, last) : undefined;
+    this.#wanted = undefined;
+    return node;
+  }
+
   #tell(selection: readonly TreeNode[]): void {
-    if (this.#revealing > 0) {
+    if (this.#revealing || this.#isShown(selection)) {
       return;
     }
+    this.#shown = undefined;
     this.#view.description = '';
     const nodes = selection.filter(node => node instanceof LayerNode || node instanceof BlockNode || node instanceof GroupNode);
     const folders = new Set(nodes.map(node => modelOf(node).entry.folder));
@@ -62,5 +79,11 @@ export class LayerSelection implements vscode.Disposable {
     if (folder !== undefined && folders.size === 1) {
       this.#selected.fire({ folder, layers: [...new Set(nodes.flatMap(layersOf).map(layer => layer.name))] });
     }
+  }
+
+  /** The window may tell of the row that was revealed after the promise of that. */
+  #isShown([row, more]: readonly TreeNode[]): boolean {
+    const last = this.#shown?.layers.at(-1);
+    return row instanceof LayerNode && more === undefined && row.layer.name === last && row.model.folder === this.#shown?.folder;
   }
 }

@@ -1,5 +1,6 @@
 /** How sensitive a layer is, in one figure: what the tree shows of a profile. */
 import type { Cell, Curve, Sensitivity } from '../protocol/types.ts';
+import { methodOf } from './method.ts';
 
 /** Part of a layer's parameters at which layers are compared. */
 export const REFERENCE_KEEP = 0.3;
@@ -24,7 +25,8 @@ export interface LayerSensitivity {
 
 /** Of each layer that has a figure near the reference size: the measured one, else the predicted one. */
 export function layerSensitivities(profile: Sensitivity): ReadonlyMap<string, LayerSensitivity> {
-  const { baseline = {}, method = 'plain' } = profile;
+  const { baseline = {} } = profile;
+  const method = methodOf(profile);
   const curves = new Map(profile.curves?.map(curve => [curve.layer, curve]));
   const cells = new Map<string, Cell[]>();
   for (const cell of profile.cells ?? []) {

@@ -64,7 +64,7 @@ void test('without an engine, Check Engine says what was tried and offers to set
   await window.runCommand('Bondwise: Check Engine');
   const text = await report(/No Python that can run the engine was found/, 'engine-missing');
   assert.match(text, /it has not been set up yet/);
-  await window.clickNotification('The engine is not set up', 'Set Up Engine');
+  await window.page.locator('.codelens-decoration').getByText('Set Up Engine').click();
   await window.dialog(question).waitFor();
 });
 

@@ -32,7 +32,7 @@ describe('the Runs view', () => {
     const running = { state: 'running', phase: 'Decomposing', progress, process: process_ } as const;
     const directory = await writeRun(root(), '20260101-000000-tensorize-000001', {}, running);
     await until('seen', () => extension.runs.get(directory));
-    assert.equal(row(directory).description, '25% · Decomposing · layer 3/12 · 1.5 layers/s · 6 s left');
+    assert.equal(row(directory).description, '25% · 6 s left · Decomposing · layer 3/12 · 1.5 layers/s');
     assert.equal(row(directory).contextValue, 'run.running.tensorize');
     assert.deepEqual(extension.runs.active.map(run => run.directory), [directory]);
 

@@ -7,6 +7,7 @@ import { fingerprintOf, type Model, openModel } from '../../extension/checkpoint
 import { canAddTo, profileRequest } from '../../extension/commands/profile.ts';
 import { DEFAULT_SIZES, metricItems, sequencesMessage, sizeItems } from '../../extension/commands/profileSteps.ts';
 import type { Api } from '../../extension/extension.ts';
+import type { LayerSelection } from '../../extension/panels/layerSelection.ts';
 import { bytesOf, safeName } from '../../extension/panels/saveFile.ts';
 import { SENSITIVITY_VIEW_TYPE } from '../../extension/panels/sensitivity.ts';
 import { type SensitivityActions, SensitivityPanel } from '../../extension/panels/sensitivityPanel.ts';
@@ -193,6 +194,49 @@ describe('sensitivity', () => {
       assert.equal(page.of('selection').length, 1, 'nothing that the page had selected itself came back');
       assert.equal(view.description, '');
       page.close();
+    });
+
+    it('scrolls the tree once a selection, and to the last of those that come meanwhile', async () => {
+      const revealed: (string | undefined)[] = [];
+      const selected = new vscode.EventEmitter<vscode.TreeViewSelectionChangeEvent<TreeNode>>();
+      let arrive = (): void => undefined;
+      const view = {
+        visible: true,
+        onDidChangeSelection: selected.event,
+        reveal: (node: TreeNode) => {
+          revealed.push(idOf(node));
+          return new Promise<void>(resolve => (arrive = resolve));
+        },
+      } as unknown as vscode.TreeView<TreeNode>;
+      // The extension's class: this suite is another bundle, whose classes of rows are others.
+      const Selection = extension.selection.constructor as typeof LayerSelection;
+      const selection = new Selection(extension.modelsTree, view);
+      const told: (readonly string[])[] = [];
+      selection.onDidSelect(({ layers: names }) => told.push(names));
+      const rowOf = (layer: string) => {
+        const row = extension.modelsTree.nodeOf(folder, layer);
+        assert.ok(row);
+        return row;
+      };
+      const all = layers.map(layer => layer.name);
+      const first = selection.select(folder, all);
+      for (const names of [[mildUp.name], [worstDown.name], [worstDown.name]]) {
+        await selection.select(folder, names);
+      }
+      arrive();
+      await until('the second row', () => revealed[1]);
+      arrive();
+      await first;
+      assert.deepEqual(revealed, [all.at(-1) ?? '', worstDown.name].map(layer => idOf(rowOf(layer))));
+      selected.fire({ selection: [rowOf(worstDown.name)] });
+      assert.deepEqual(told, [], 'the window may say it late');
+      selected.fire({ selection: [rowOf(mildUp.name)] });
+      assert.deepEqual(told, [[mildUp.name]]);
+      const again = selection.select(folder, [worstDown.name]);
+      arrive();
+      await again;
+      assert.equal(revealed.length, 3, 'the user had gone elsewhere');
+      selection.dispose();
     });
 
     it('does what it is asked, to layers of its own profile only', async () => {

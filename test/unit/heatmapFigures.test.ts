@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { ProfileFold } from '../../extension/profile/fold.ts';
+import { layerSensitivities } from '../../extension/profile/levels.ts';
 import type { Cell, Sensitivity } from '../../extension/protocol/types.ts';
 import { isHostMessage } from '../../extension/protocol/validate.js';
 import { contentOf, valuesOf } from '../../webview/sensitivity/content.ts';
@@ -47,6 +48,16 @@ describe('the metrics of a profile', () => {
     expect(first({ ...full, metric: 'kl' })).toBe('kl');
     expect(first({ ...full, metric: 'kl', cells: [] })).toBe('plain');
     expect(first({ ...full, metric: 'task:arc_easy', cells: [], curves: [] })).toBe('task:arc_easy');
+  });
+
+  test('start with the loss that the tree tells of each layer', () => {
+    const predicted = { ...full, cells: [] };
+    const [figures, shown] = [new Figures(predicted), defaultMetric(predicted, metricsOf(predicted))];
+    const told = [...layerSensitivities(predicted)];
+    expect(told.length).toBe(predicted.layers.length);
+    for (const [layer, { rise, chi }] of told) {
+      expect(figures.value(layer, shown, 'chi', chi)?.rise).toBe(rise);
+    }
   });
 
   test('have the original model’s value, and count the rise from it', () => {

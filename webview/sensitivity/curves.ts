@@ -138,7 +138,7 @@ function measuredOf(figures: Figures, layer: string, metric: Metric): readonly R
   if (!metric.curve) {
     return figures.series(layer, metric).map(({ chi, keep, value, error = 0 }) => ({ chi, keep, value, error, text: formatFigure(metric, value, error) }));
   }
-  if (metric.curve !== (figures.method)) {
+  if (metric.curve !== figures.method) {
     return [];
   }
   return figures.cellsOf(layer).flatMap(cell => {
@@ -211,7 +211,7 @@ function depthColour(depth: number, { dark }: Theme): string {
 }
 
 function noteOf(figures: Figures, metric: Metric, own: boolean, left: number): string {
-  const measured = !metric.curve || (metric.curve === (figures.method) && (figures.profile.cells?.length ?? 0) > 0);
+  const measured = !metric.curve || (metric.curve === figures.method && (figures.profile.cells?.length ?? 0) > 0);
   const predicted = metric.curve !== undefined || metric.id === 'perplexity' || metric.id === 'loss';
   return [
     predicted ? 'Dashed: predicted.' : '',

@@ -1,5 +1,6 @@
 /** A profile made ready to be asked for the value of any layer at any size, thousands of times a frame. */
 import { bondDimsForChi, bondDimsForKeep } from '../../extension/plan/choices.ts';
+import { methodOf } from '../../extension/profile/method.ts';
 import type { Cell, Curve, ProfileLayer, Sensitivity } from '../../extension/protocol/types.ts';
 import { spearman } from './correlation.ts';
 import { baselineOf, type CurveKey, figureOf, type Metric, metricsOf, predictedAt, scaleOf } from './metrics.ts';
@@ -131,9 +132,8 @@ export class Figures {
     return metric.curve ? (curve?.chi ?? []).flatMap((_, i) => this.#point(entry, metric, i) ?? []) : cells.flatMap(cell => this.#ofCell(entry, metric, cell) ?? []);
   }
 
-  /** How the measured cells were compressed, and so the curve that predicts them. */
   get method(): CurveKey {
-    return this.profile.method ?? 'plain';
+    return methodOf(this.profile);
   }
 
   /** Rise of the loss at a bond dimension: what the curve of the measured method predicts. */

@@ -1,10 +1,12 @@
 /** The metrics a profile can have, each with its name, unit and what is worse. */
+import { type LossKey, methodOf } from '../../extension/profile/method.ts';
 import type { Curve, Figure, Sensitivity } from '../../extension/protocol/types.ts';
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
 import { makeScale, type Scale } from './scale.ts';
 
-export type CurveKey = 'plain' | 'input' | 'fisher' | 'error';
+/** A list of a curve that can be shown. */
+export type CurveKey = LossKey | 'error';
 
 export interface Metric {
   readonly id: string;
@@ -134,10 +136,10 @@ export function metricsOf(profile: Sensitivity): readonly Metric[] {
   return [...MEASURED.filter(({ id }) => seen.has(id)), ...tasks.map(taskMetric), ...(profile.curves?.length ? CURVES : [])];
 }
 
-/** The one that was asked for where it has figures, else what is predicted; before there is anything, what was asked for. */
+/** The one that was asked for where it has figures, else another measured one, else the loss as the tree tells it; before there is anything, what was asked for. */
 export function defaultMetric(profile: Sensitivity, metrics: readonly Metric[]): Metric {
   const asked = [...MEASURED, taskMetric(profile.metric)].find(({ id }) => id === profile.metric) ?? MEASURED[0];
-  const found = metrics.find(({ id }) => id === profile.metric) ?? metrics[0] ?? asked;
+  const found = metrics.find(({ id }) => id === profile.metric) ?? metrics.find(({ curve }) => !curve || curve === methodOf(profile)) ?? asked;
   if (!found) {
     throw new Error('There are metrics.');
   }
