@@ -1,3 +1,4 @@
+export { codeHash, hasOtherModule, OWN_MODULE, pythonFiles } from './code.ts';
 export { CheckpointError, type CheckpointProblem, problemOf, reasonOf } from './errors.ts';
 export { classifyFolder, findModels, type FolderKind } from './folder.ts';
 export { fingerprintOf } from './fingerprint.ts';

@@ -155,7 +155,7 @@ async function getSampleModel(parts: ModelParts): Promise<void> {
   }
   const request: RunRequest = {
     kind: 'sample-model',
-    ...requestBase(vscode.l10n.t('Get sample model'), parent, false),
+    ...requestBase(vscode.l10n.t('Get sample model'), parent),
     options: { output },
   };
   const directory = await startRun(parts.engine, parts.runs, runRootFor(output, parts.storage), request);

@@ -10,7 +10,7 @@ import type { ModelList } from '../views/modelList.ts';
 import { canTensorize } from '../views/modelNodes.ts';
 import type { ProfileEntry, ProfileList } from '../views/profileList.ts';
 import { oneLine } from '../views/text.ts';
-import { mayRunCode } from './consent.ts';
+import { withConsent } from './consent.ts';
 import type { EngineCommands } from './engine.ts';
 import { pickModel } from './pickLayers.ts';
 import { askProfile, type ProfileChoices } from './profileSteps.ts';
@@ -44,11 +44,12 @@ export async function profileSensitivity(parts: ProfileParts, args: readonly unk
   const known = (await parts.profiles.ofModel(model.folder)).filter(entry => entry.profile !== undefined);
   const before = known.find(({ file }) => file === addTo) ?? known[0];
   const choices = await askProfile({ chosen, askLayers: !named, defaults: before?.profile, length: evaluateOptions(vscode.Uri.file(model.folder)).length ?? 512 });
-  if (!choices || !(await mayRunCode(parts.context, model))) {
+  if (!choices) {
     return;
   }
   const output = await outputFor(parts.profiles, model, choices, before);
-  const directory = await startRun(parts.engine, parts.runs, runRootFor(model.folder, parts.storage), profileRequest(model, choices, output));
+  const request = await withConsent(parts.context, model, profileRequest(model, choices, output));
+  const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(model.folder, parts.storage), request));
   if (directory !== undefined) {
     await parts.showSensitivity(output);
   }
@@ -61,7 +62,7 @@ export function profileRequest(model: Model, { chosen, mode, sizes, metric, data
   const title = mode === 'spectral' ? vscode.l10n.t('Profile {0}, predicted', what) : vscode.l10n.t('Profile {0}, measured at {1}', what, oneLine(sizesText(sizes), 60));
   return {
     kind: 'profile',
-    ...requestBase(title, vscode.Uri.file(model.folder), model.needsCode),
+    ...requestBase(title, vscode.Uri.file(model.folder)),
     model: model.folder,
     options: {
       mode,

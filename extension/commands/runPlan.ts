@@ -10,7 +10,7 @@ import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts'
 import type { ModelList } from '../views/modelList.ts';
 import { perplexityRange } from '../views/measured.ts';
 import { shortPath } from '../views/text.ts';
-import { mayRunCode } from './consent.ts';
+import { withConsent } from './consent.ts';
 import { requestBase, runRootFor, startRun } from './startRun.ts';
 import type { TensorizeParts } from './tensorize.ts';
 import { checkOutput, denseLayers } from './tensorizeSteps.ts';
@@ -45,10 +45,11 @@ export async function runPlan(parts: TensorizeParts, [clicked]: readonly unknown
   }
   const run = vscode.l10n.t('Run');
   const title = vscode.l10n.t('Run {0}?', path.basename(uri.fsPath));
-  if ((await vscode.window.showInformationMessage(title, { modal: true, detail: ready.lines.join('\n\n') }, run)) !== run || !(await mayRunCode(parts.context, ready.model))) {
+  if ((await vscode.window.showInformationMessage(title, { modal: true, detail: ready.lines.join('\n\n') }, run)) !== run) {
     return;
   }
-  const directory = await startRun(parts.engine, parts.runs, runRootFor(ready.model.folder, parts.storage), ready.request);
+  const request = await withConsent(parts.context, ready.model, ready.request);
+  const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(ready.model.folder, parts.storage), request));
   if (directory !== undefined) {
     await parts.showRun(directory);
   }
@@ -78,7 +79,7 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
   }
   const request: RunRequest = {
     kind: 'tensorize',
-    ...requestBase(vscode.l10n.t('Run plan {0}', path.basename(file)), vscode.Uri.file(folder), model.needsCode),
+    ...requestBase(vscode.l10n.t('Run plan {0}', path.basename(file)), vscode.Uri.file(folder)),
     model: folder,
     options: {
       tensorize,

@@ -36,15 +36,15 @@ export function runRootFor(file: string, fallback: vscode.Uri): string {
   return folder ? rootOf(folder) : path.join(fallback.fsPath, 'runs');
 }
 
-/** The fields that every request has. */
-export function requestBase(title: string, scope: vscode.Uri, allowCode: boolean) {
+/** The fields that every request has. None allows a model's own code: that is the user's, by `withConsent`. */
+export function requestBase(title: string, scope: vscode.Uri) {
   return {
     version: 1,
     created: new Date().toISOString(),
     title,
     device: vscode.workspace.getConfiguration('bondwise', scope).get<string>('device', 'auto'),
     seed: 0,
-    allow_code: allowCode,
+    allow_code: false,
   } as const;
 }
 

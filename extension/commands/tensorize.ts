@@ -9,7 +9,7 @@ import type { RunStore } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { canTensorize, isTreeNode, layersOf, modelOf } from '../views/modelNodes.ts';
 import { oneLine } from '../views/text.ts';
-import { mayRunCode } from './consent.ts';
+import { withConsent } from './consent.ts';
 import type { EngineCommands } from './engine.ts';
 import { askLayers } from './pickLayers.ts';
 import { askAll, askText, BACK, pickOne } from './quickInput.ts';
@@ -44,11 +44,11 @@ interface Choices {
 export async function tensorize(parts: TensorizeParts, args: readonly unknown[]): Promise<void> {
   const chosen = chosenBy(args) ?? (await askLayers(parts.models));
   const choices = chosen && (await askChoices(chosen));
-  if (!choices || !(await mayRunCode(parts.context, chosen.model))) {
+  const request = choices && (await withConsent(parts.context, chosen.model, requestOf(chosen, choices)));
+  if (!request) {
     return;
   }
-  const root = runRootFor(chosen.model.folder, parts.storage);
-  const directory = await startRun(parts.engine, parts.runs, root, requestOf(chosen, choices));
+  const directory = await startRun(parts.engine, parts.runs, runRootFor(chosen.model.folder, parts.storage), request);
   if (directory !== undefined) {
     await parts.showRun(directory);
   }
@@ -87,7 +87,7 @@ export function requestOf({ model, layers, patterns }: Chosen, { sites, target, 
   const far = 'chi' in target ? `χ ${target.chi}` : `${Number((target.keep * 100).toPrecision(3))}%`;
   return {
     kind: 'tensorize',
-    ...requestBase(vscode.l10n.t('Tensorize {0}, {1}', describeLayers(model, layers), far), scope, model.needsCode),
+    ...requestBase(vscode.l10n.t('Tensorize {0}, {1}', describeLayers(model, layers), far), scope),
     model: model.folder,
     options: {
       tensorize: [{ layers: [...patterns], sites, ...target }],

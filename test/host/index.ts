@@ -9,6 +9,7 @@ export async function run(): Promise<void> {
   await import('./models.test.ts');
   await import('./tensorize.test.ts');
   await import('./runs.test.ts');
+  await import('./consent.test.ts');
   await import('./panels.test.ts');
   await import('./sensitivity.test.ts');
   await import('./plan.test.ts');
