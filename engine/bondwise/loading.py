@@ -1,7 +1,7 @@
 """A model folder → a transformers model, whole, from this folder alone: no network, and no code that the user did not allow.
 
 Our own compressed folders are loaded with the classes of this package, after `trust` found the folder's `modeling_mpo.py` equal to ours: so
-not even that file is run. Where the base model's classes are in the folder too, it is loaded as plain transformers does, if that is allowed.
+not even that file is run. Where the base model's classes are in the folder too, it is loaded as plain transformers does, where allowed.
 """
 
 from __future__ import annotations

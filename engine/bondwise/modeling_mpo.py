@@ -15,8 +15,8 @@ and the weight they stand for is W[(o_1…o_n), (i_1…i_n)] = Σ_r Π_k G_k[r_{
 
 import functools
 import math
-import os
 import re
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -32,6 +32,7 @@ from transformers.pytorch_utils import Conv1D
 MODEL_TYPE = "bondwise_mpo"
 AUTO_MAP = {"AutoConfig": "modeling_mpo.MPOConfig", "AutoModelForCausalLM": "modeling_mpo.MPOForCausalLM"}
 ARCHITECTURES = ["MPOForCausalLM"]
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 ForwardPath = Literal["auto", "cores", "contract", "keep"]
 """How a layer is applied: site by site through its cores; contract the cores to the dense weight, then one product; contract once and
@@ -259,7 +260,7 @@ class MPOConfig(PretrainedConfig):
         return {**super().to_dict(), **own}
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        os.makedirs(save_directory, exist_ok=True)
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
         for base in self.base_code:
             custom_object_save(base, save_directory)  # its file and all that this imports from beside it
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -298,8 +299,7 @@ def _class_in_folder(references: Any, kind: str, folder: Any, options: dict[str,
         raise ValueError(f"config.json has {kind} = {reference!r} in mpo.base_auto_map, and not a MODULE.CLASS of its own folder")
     if not folder:
         raise ValueError(f"{reference} is in the folder of config.json, which is not known here: use from_pretrained, or give name_or_path")
-    reach = {key: options[key] for key in ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token") if key in options}
-    return get_class_from_dynamic_module(reference, folder, **reach)
+    return get_class_from_dynamic_module(reference, folder, **{key: options[key] for key in HUB_OPTIONS if key in options})
 
 
 @functools.cache
@@ -338,7 +338,8 @@ class MPOForCausalLM(PreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
         kwargs["use_safetensors"] = True  # never a pickle
         if not isinstance(config, MPOConfig):
-            config = MPOConfig.from_pretrained(pretrained_model_name_or_path if config is None else config)
+            options = {key: kwargs[key] for key in (*HUB_OPTIONS, "trust_remote_code") if key in kwargs}
+            config = MPOConfig.from_pretrained(pretrained_model_name_or_path if config is None else config, **options)
         return _model_class(config).from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
 
     @classmethod

@@ -122,7 +122,7 @@ def run(run: Run) -> TensorizeResult:
             logits_difference=difference,
             seconds=time.monotonic() - started,
         )
-        _publish(run, writer, source, options, result, code)
+        _publish(run, writer, source, options, result, code=code)
     return result
 
 
@@ -390,7 +390,7 @@ def _read_evaluation(path: Path) -> Evaluation | None:
 
 
 def _publish(
-    run: Run, writer: CheckpointWriter, source: Checkpoint, options: TensorizeOptions, result: TensorizeResult, code: Mapping[str, bytes]
+    run: Run, writer: CheckpointWriter, source: Checkpoint, options: TensorizeOptions, result: TensorizeResult, *, code: Mapping[str, bytes]
 ) -> None:
     run.phase("Publishing the compressed model")
     card = model_card(writer.output.name, source.folder.name, result, licence=declared_licence(source.folder), code=list(code))

@@ -56,8 +56,7 @@ def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> N
             "Merge it first: peft's merge_and_unload(), then save_pretrained() into a new folder.",
         )
     if not allow_code and not runs_own_code(folder, config) and needs_code(config):
-        maps = {**config["auto_map"], **{f"base {kind}": reference for kind, reference in _base_map(config).items()}}
-        names = ", ".join(sorted({_file_of(reference) for reference in _references(maps)}))
+        names = ", ".join([*_files(config["auto_map"]), *_files(_base_map(config))])
         raise UserError(
             f"The model in {folder} needs its own Python code ({names}), which would run with your rights.",
             "Read that code. If you trust it, allow this folder (--allow-code, or the question that VS Code asks).",
@@ -100,26 +99,24 @@ def code_files(folder: Path, config: dict[str, Any]) -> dict[str, bytes]:
         return {}
     from transformers.dynamic_module_utils import get_relative_imports
 
-    waiting = {_file_of(reference): TOKENIZER_CONFIG for reference in _references(_tokenizer_map(folder))}
-    waiting |= {_file_of(reference): "config.json" for auto_map in (config["auto_map"], _base_map(config)) for reference in _references(auto_map)}
+    waiting = dict.fromkeys(_files(_tokenizer_map(folder)), TOKENIZER_CONFIG)
+    waiting |= dict.fromkeys([*_files(config["auto_map"]), *_files(_base_map(config))], "config.json")
     if config["model_type"] == OWN_MODEL_TYPE:
         waiting.pop(OWN_MODULE, None)
     found: dict[str, bytes] = {}
     while waiting:
         name, wanted_by = waiting.popitem()
-        if not re.fullmatch(r"\w+(-\w+)*\.py", name) or name == OWN_MODULE:
-            why = "has the name of Bondwise's own file" if name == OWN_MODULE else "is not beside it"
-            raise UserError(
-                f"{folder / wanted_by} needs {name}, which {why}.", "Such a model cannot be compressed: its code has to be in files of its folder."
-            )
+        needs = f"{folder / wanted_by} needs {name}"
+        if name == OWN_MODULE:
+            raise UserError(f"{needs}, which is the name of Bondwise's own file.", "Rename that file, and the module where it is named.")
+        if not re.fullmatch(r"\w+(-\w+)*\.py", name):
+            raise UserError(f"{needs}, which is not beside it.", "All Python files of the model have to be in its folder itself.")
         try:
             found[name] = (folder / name).read_bytes()
             imported = get_relative_imports(folder / name)
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
-            raise UserError(
-                f"{folder / wanted_by} needs {folder / name}, which cannot be read: {reason}.", "Get the model's Python files again, all of them."
-            ) from error
+            why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            raise UserError(f"{needs}, which cannot be read: {why}.", "Get the Python files of the model again, all of them.") from error
         waiting |= {f"{module}.py": name for module in imported if f"{module}.py" not in found}
     return dict(sorted(found.items()))
 
@@ -143,8 +140,8 @@ def _tokenizer_map(folder: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", auto_map) if isinstance(auto_map, dict) else {}
 
 
-def _file_of(reference: str) -> str:
-    return reference.split(".")[0] + ".py"
+def _files(auto_map: dict[str, Any]) -> list[str]:
+    return sorted({reference.partition(".")[0] + ".py" for reference in _references(auto_map)})
 
 
 def _check_references(path: Path, where: str, auto_map: dict[str, Any]) -> None:
