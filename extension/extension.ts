@@ -3,7 +3,7 @@ import path from 'node:path';
 import * as vscode from 'vscode';
 import { EngineCommands } from './commands/engine.ts';
 import { modelCommands, showModel } from './commands/models.ts';
-import { planCompression } from './commands/plan.ts';
+import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
 import { register } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
@@ -13,8 +13,9 @@ import { followRunRoots } from './commands/startRun.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
+import { PlanOverlays } from './panels/planOverlays.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
-import { PlanOverlay } from './plan/overlay.ts';
+import type { SensitivityActions } from './panels/sensitivityPanel.ts';
 import { storedExclusions } from './profile/exclusions.ts';
 import { messageOf } from './runs/files.ts';
 import { RunStore } from './runs/store.ts';
@@ -37,7 +38,7 @@ export interface Api {
   readonly profiles: ProfileList;
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
-  readonly plans: PlanOverlay;
+  readonly plans: PlanOverlays;
 }
 
 export function activate(context: vscode.ExtensionContext): Api {
@@ -58,9 +59,10 @@ export function activate(context: vscode.ExtensionContext): Api {
   const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
   const compare = (folder: string) => panels.show(folder);
   const showRun = (directory: string) => revealRun(runView, directory);
-  const plans = new PlanOverlay();
+  const plans = new PlanOverlays();
   const selection = new LayerSelection(modelsTree, modelsView);
-  const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun });
+  const exchange = (...asked: Parameters<SensitivityActions['exchange']>) => exchangeOf(engine, ...asked);
+  const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const sensitivity = (file: string) => heatmaps.show(file);
   const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity };
@@ -89,7 +91,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
-      planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine, plans }, args),
+      planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),

@@ -725,7 +725,8 @@ class HostPlan(Strict):
 
     type: Literal["plan"] = "plan"
     name: str | None
-    plan: PlanResult | None
+    layers: Annotated[dict[str, float] | None, Field(description="Part kept of each layer that its rules compress.")]
+    plan: Annotated[PlanResult | None, Field(description="Null while it is not known, or no longer what the rules say.")]
 
 
 HostMessage = Annotated[

@@ -7,7 +7,6 @@ import { type Model, openModel } from '../checkpoint/index.ts';
 import { runEngine } from '../engine/command.ts';
 import type { Environment } from '../engine/find.ts';
 import { fillPlan } from '../plan/editPlan.ts';
-import type { PlanOverlay } from '../plan/overlay.ts';
 import { Plan, PLAN_SUFFIX } from '../plan/planFile.ts';
 import { isPlanResult } from '../protocol/validate.js';
 import type { PlanResult, Sensitivity } from '../protocol/types.ts';
@@ -25,7 +24,6 @@ export interface PlanParts {
   readonly profiles: ProfileList;
   readonly view: vscode.TreeView<TreeNode>;
   readonly engine: EngineCommands;
-  readonly plans: PlanOverlay;
 }
 
 /** From which model and profile; `exclude` are layers that the user has taken out before, `target` the budget that was pointed at. */
@@ -35,6 +33,9 @@ export interface PlanQuestion {
   readonly exclude?: readonly string[];
   readonly target?: string;
 }
+
+/** The budget that takes nothing away: asked for the exchange curve, which is the same for all. */
+const EVERYTHING = '100%';
 
 interface Choices {
   readonly exclude: readonly string[];
@@ -66,7 +67,7 @@ export async function planCompression(parts: PlanParts, [first]: readonly unknow
   const model = parts.models.get(folder)?.model ?? (await openModel(folder));
   const look = async (exclude?: readonly string[]) =>
     vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: vscode.l10n.t('Planning') }, () =>
-      planOf(environment, { folder, profile: profile.file, target: '100%', ...(exclude && { exclude }) }),
+      planOf(environment, { folder, profile: profile.file, target: EVERYTHING, ...(exclude && { exclude }) }),
     );
   const proposed = await look();
   const choices = await askChoices(model, profile.profile, [...new Set([...(proposed.exclude ?? []), ...(question.exclude ?? [])])], question.target, look);
@@ -74,9 +75,14 @@ export async function planCompression(parts: PlanParts, [first]: readonly unknow
     return;
   }
   const file = path.join(path.dirname(folder), choices.name + PLAN_SUFFIX);
-  const plan = await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude }, file);
-  parts.plans.set(profile.file, { name: path.basename(file), plan });
+  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude }, file);
   await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(file), { preview: false });
+}
+
+/** What every budget would give, where an engine is there already; nothing is asked, and nothing written. */
+export async function exchangeOf(engine: EngineCommands, folder: string, profile: string, exclude: readonly string[]): Promise<PlanResult | undefined> {
+  const found = vscode.workspace.isTrusted ? await engine.find() : undefined;
+  return found?.python === undefined ? undefined : planOf(found, { folder, profile, target: EVERYTHING, exclude });
 }
 
 /** Plans without writing anything. */

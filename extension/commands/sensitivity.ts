@@ -50,6 +50,7 @@ export function heatmapActions(parts: {
   readonly models: ModelList;
   readonly tree: ModelsTree;
   readonly exclusions: Exclusions;
+  readonly exchange: SensitivityActions['exchange'];
   readonly log: vscode.LogOutputChannel;
   readonly revealLayer: SensitivityActions['revealLayer'];
   readonly showRun: SensitivityActions['showRun'];
@@ -80,6 +81,7 @@ export function heatmapActions(parts: {
       await vscode.commands.executeCommand('bondwise.profileSensitivity', nodes[0] ?? folder, nodes, profile);
     },
     plan,
+    exchange: parts.exchange,
     exclude: async (folder, profile, layers) => {
       await parts.exclusions.add(profile, layers);
       const action = vscode.l10n.t('Plan Compression…');

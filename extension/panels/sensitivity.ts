@@ -1,11 +1,11 @@
 /** The heatmap: a read-only editor of NAME.sensitivity.json, also before the run that will write the file has done so. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { PlanOverlay } from '../plan/overlay.ts';
 import type { ProfileList } from '../views/profileList.ts';
 import type { RunStore } from '../runs/store.ts';
 import { webviewHtml } from './html.ts';
 import type { LayerSelection } from './layerSelection.ts';
+import type { PlanOverlays } from './planOverlays.ts';
 import { webviewOptions } from './requests.ts';
 import { type SensitivityActions, SensitivityPanel } from './sensitivityPanel.ts';
 
@@ -16,7 +16,7 @@ export interface SensitivityParts {
   readonly profiles: ProfileList;
   readonly runs: RunStore;
   readonly selection: LayerSelection;
-  readonly plans: PlanOverlay;
+  readonly plans: PlanOverlays;
   readonly log: vscode.LogOutputChannel;
   readonly actions: SensitivityActions;
 }

@@ -1,15 +1,17 @@
 /** One heatmap: what it is told, as the profile grows, and what it asks for. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { PlanOverlay } from '../plan/overlay.ts';
+import { keptBy, resultOf } from '../plan/overlay.ts';
+import { PLAN_SUFFIX } from '../plan/planFile.ts';
 import { changesSince } from '../profile/changes.ts';
 import type { Home } from '../profile/matching.ts';
-import type { HostMessage, RunStatus, Sensitivity, WebviewRequest } from '../protocol/types.ts';
+import type { HostMessage, PlanResult, RunStatus, Sensitivity, WebviewRequest } from '../protocol/types.ts';
 import { messageOf } from '../runs/files.ts';
 import { isActive } from '../runs/run.ts';
 import type { RunStore } from '../runs/store.ts';
 import type { ProfileEntry, ProfileList } from '../views/profileList.ts';
 import type { LayerSelection } from './layerSelection.ts';
+import type { PlanOverlays, ShownPlan } from './planOverlays.ts';
 import { answerRequests, post } from './requests.ts';
 import { saveFile } from './saveFile.ts';
 
@@ -22,6 +24,8 @@ export interface SensitivityActions {
   readonly profile: (folder: string, layers: readonly string[], profile: string) => Promise<void>;
   /** @param target of the budget, such as `60%`; the user is asked where there is none. */
   readonly plan: (folder: string, profile: string, target: string | undefined) => Promise<void>;
+  /** What every budget would give, without asking anything; undefined where there is no engine. */
+  readonly exchange: (folder: string, profile: string, exclude: readonly string[]) => Promise<PlanResult | undefined>;
   readonly exclude: (folder: string, profile: string, layers: readonly string[]) => Promise<void>;
   readonly cancelRun: (directory: string) => Promise<void>;
   readonly showRun: (directory: string) => Promise<void>;
@@ -33,13 +37,15 @@ export interface PanelParts {
   readonly profiles: ProfileList;
   readonly runs: RunStore;
   readonly selection: LayerSelection;
-  readonly plans: PlanOverlay;
+  readonly plans: PlanOverlays;
   readonly log: vscode.LogOutputChannel;
   readonly actions: SensitivityActions;
 }
 
 /** Milliseconds between messages: figures may come many a second. */
 const PACE = 250;
+/** What a view knows of plans before it is told of one. */
+const NO_PLAN = JSON.stringify([null, null]);
 
 export class SensitivityPanel implements vscode.Disposable {
   readonly file: string;
@@ -52,6 +58,11 @@ export class SensitivityPanel implements vscode.Disposable {
   #notes = '';
   #status: RunStatus | null = null;
   #selected: readonly string[] | undefined;
+  /** What the view has been told of a plan. */
+  #plan = NO_PLAN;
+  #planTurn = 0;
+  readonly #exchanges = new WeakMap<Sensitivity, Map<string, Promise<PlanResult | undefined>>>();
+  #isGrowing = false;
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> = Promise.resolve();
 
@@ -75,11 +86,7 @@ export class SensitivityPanel implements vscode.Disposable {
           void this.select(layers);
         }
       }),
-      parts.plans.onDidChange(profile => {
-        if (profile === file) {
-          void this.#tellPlan();
-        }
-      }),
+      parts.plans.onDidChange(() => void this.#tellPlan()),
       answerRequests(webview, `sensitivity ${file}`, parts.log, request => this.#do(request)),
     );
   }
@@ -179,6 +186,7 @@ export class SensitivityPanel implements vscode.Disposable {
   async #start(): Promise<void> {
     this.#ready = true;
     this.#sent = undefined;
+    this.#plan = NO_PLAN;
     this.#status = null;
     // After a reload the runs may not have been looked at yet.
     await this.#parts.runs.refresh();
@@ -189,9 +197,6 @@ export class SensitivityPanel implements vscode.Disposable {
     await this.#flush();
     if (this.#selected) {
       await this.select(this.#selected);
-    }
-    if (this.#parts.plans.get(this.file)) {
-      await this.#tellPlan();
     }
   }
 
@@ -218,13 +223,18 @@ export class SensitivityPanel implements vscode.Disposable {
       const home = changes === 'whole' || !isActive(run?.state ?? 'done') ? await this.#parts.profiles.homeOf(entry) : this.#home;
       this.#home = home;
       const notes = [...entry.notes, ...homeNotes(profile, home)];
-      if (changes === 'whole' || notes.join('\n') !== this.#notes) {
+      const isWhole = changes === 'whole' || notes.join('\n') !== this.#notes;
+      if (isWhole) {
         await this.#post({ type: 'sensitivity', profile, notes });
       } else if (changes) {
         await this.#post(changes);
       }
       this.#notes = notes.join('\n');
       this.#sent = profile;
+      this.#isGrowing = isActive(run?.state ?? 'done');
+      if (isWhole) {
+        void this.#tellPlan();
+      }
     }
     await this.#tellStatus(entry);
   }
@@ -238,9 +248,48 @@ export class SensitivityPanel implements vscode.Disposable {
     }
   }
 
+  /** Lays over the heatmap what the plan files tell, or takes it away. What other sizes would give follows when the engine has said it. */
   async #tellPlan(): Promise<void> {
-    const shown = this.#parts.plans.get(this.file);
-    await this.#post({ type: 'plan', name: shown?.name ?? null, plan: shown?.plan ?? null });
+    const profile = this.#sent;
+    if (!profile) {
+      return;
+    }
+    const turn = ++this.#planTurn;
+    try {
+      const folder = this.#home?.folder;
+      const shown = await this.#parts.plans.shownOn(this.file, folder);
+      if (turn !== this.#planTurn) {
+        return;
+      }
+      const layers = shown ? keptBy(shown.plan, profile) : null;
+      await this.#postPlan(shown, layers, null);
+      const answer = shown?.plan.budget && folder !== undefined && !this.#isGrowing ? await this.#exchangeOf(profile, folder, shown.plan.budget.exclude ?? []) : undefined;
+      if (turn === this.#planTurn && shown && layers && answer) {
+        await this.#postPlan(shown, layers, resultOf(shown.plan, layers, profile, answer) ?? null);
+      }
+    } catch (error) {
+      this.#parts.log.warn(`plan on ${this.file}: ${messageOf(error)}`);
+    }
+  }
+
+  async #postPlan(shown: ShownPlan | undefined, layers: Readonly<Record<string, number>> | null, plan: PlanResult | null): Promise<void> {
+    const name = shown ? path.basename(shown.file, PLAN_SUFFIX) : null;
+    const told = JSON.stringify([name, layers]);
+    // While the layers are the same, what was said of other sizes holds.
+    if (told === this.#plan && plan === null) {
+      return;
+    }
+    this.#plan = told;
+    await this.#post({ type: 'plan', name, layers: layers && { ...layers }, plan });
+  }
+
+  /** Asked once for each state of the profile. */
+  #exchangeOf(profile: Sensitivity, folder: string, exclude: readonly string[]): Promise<PlanResult | undefined> {
+    const known = this.#exchanges.get(profile) ?? new Map<string, Promise<PlanResult | undefined>>();
+    const key = exclude.join('\n');
+    const answer = known.get(key) ?? this.#parts.actions.exchange(folder, this.file, exclude);
+    this.#exchanges.set(profile, known.set(key, answer));
+    return answer;
   }
 
   async #post(message: HostMessage): Promise<void> {

@@ -526,6 +526,15 @@ export interface HostSelection {
 export interface HostPlan {
   type: 'plan';
   name: string | null;
+  /**
+   * Part kept of each layer that its rules compress.
+   */
+  layers: {
+    [k: string]: number;
+  } | null;
+  /**
+   * Null while it is not known, or no longer what the rules say.
+   */
   plan: PlanResult | null;
 }
 /**

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, rm, utimes, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
@@ -75,7 +75,7 @@ class Page {
         this.done.push([what, ...args.flat()].join(' '));
         return Promise.resolve();
       };
-    const names: readonly (keyof SensitivityActions)[] = ['revealLayer', 'tensorize', 'profile', 'plan', 'exclude', 'cancelRun', 'showRun', 'failed'];
+    const names: readonly (keyof SensitivityActions)[] = ['revealLayer', 'tensorize', 'profile', 'plan', 'exchange', 'exclude', 'cancelRun', 'showRun', 'failed'];
     const actions = Object.fromEntries(names.map(each => [each, act(each)])) as unknown as SensitivityActions;
     const { profiles, runs, selection, plans } = extension;
     this.panel = new SensitivityPanel(shown, webview, { profiles, runs, selection, plans, log: this.#log, actions }, undefined);
@@ -260,17 +260,45 @@ describe('sensitivity', () => {
       page.close();
     });
 
-    it('lays a plan over the profile that it was made from, and takes it away', async () => {
+    it('lays over it the plan that is open, as it is typed, else the one that was changed last', async () => {
+      const plan = (column: string, keep: number, of = path.basename(file)) =>
+        JSON.stringify({ model: 'tiny-profiled', output: 'out', budget: { profile: of, target: '60%' }, tensorize: [{ layers: [name(0, column)], keep }] });
+      const at = (called: string) => path.join(workspaceFolder(), `${called}.bondwise.json`);
+      const predicted = { parameters: 1, bytes: 2, loss: 0.1, loss_error: 0.01 };
+      await writeFile(at('older'), plan('mlp.up_proj', 0.5));
+      await utimes(at('older'), 1, 1);
+      await writeFile(at('other'), plan('mlp.up_proj', 0.5, 'other.sensitivity.json'));
       const page = new Page(file);
       await page.ask('ready');
-      const predicted = { parameters: 1, bytes: 2, loss: 0.1, loss_error: 0.01 };
-      const plan = { output: '', parameters: 1, original_parameters: 2, bytes: 2, original_bytes: 4, predicted, layers: { [mildUp.name]: 0.5 }, exchange: [] };
-      extension.plans.set(file, { name: 'half', plan });
-      extension.plans.set(`${file}.other`, { name: 'other', plan });
-      extension.plans.set(file, undefined);
-      await until('both', () => (page.of('plan').length === 2 ? true : undefined));
-      assert.deepEqual(page.of('plan').map(({ name: shown }) => shown), ['half', null]);
+      const told = (what: string, isSo: (message: ReturnType<typeof now>) => boolean) => until(what, () => (isSo(now()) ? true : undefined));
+      const now = () => page.of('plan').at(-1);
+      const up = (part: number) => ({ [mildUp.name]: part });
+      await told('the only one', message => message?.name === 'older');
+      // 64 parameters for each of χ, of 768: χ 6 is the last within a half.
+      assert.deepEqual(now(), { type: 'plan', name: 'older', layers: up(0.5), plan: null });
+      assert.ok(page.done.some(done => done.startsWith('exchange ')));
+
+      await writeFile(at('newer'), plan('mlp.down_proj', 0.5));
+      await told('the newer one', message => message?.name === 'newer');
+      const editor = await vscode.window.showTextDocument(vscode.Uri.file(at('older')), { preview: false });
+      await told('the one in the editor', message => message?.name === 'older');
+      const type = (text: string) => editor.edit(edit => edit.replace(new vscode.Range(0, 0, editor.document.lineCount, 0), text));
+      await type(plan('mlp.up_proj', 0.25));
+      await told('what was typed', message => message?.layers?.[mildUp.name] === 0.25);
+      await type('{ "model": ');
+      const count = page.of('plan').length;
+      await new Promise(resolve => setTimeout(resolve, 700));
+      assert.equal(page.of('plan').length, count, 'a text that is no plan changes nothing');
+      await type(JSON.stringify({ ...(JSON.parse(plan('mlp.up_proj', 0.25)) as object), predicted }));
+      await vscode.commands.executeCommand('workbench.action.revertAndCloseActiveEditor');
+      await told('closed, the newer one', message => message?.name === 'newer');
+      await rm(at('newer'));
+      await told('deleted, the older one as it was saved', message => message?.name === 'older' && message.layers?.[mildUp.name] === 0.5);
+      await rm(at('older'));
+      await told('none', message => message?.name === null);
+      assert.deepEqual(now(), { type: 'plan', name: null, layers: null, plan: null });
       page.close();
+      await rm(at('other'));
     });
 
     it('follows the file, and says what is wrong with it', async () => {

@@ -6,9 +6,8 @@ import { describe, expect, test } from 'vitest';
 import type { Layer, Model } from '../../extension/checkpoint/index.ts';
 import { pointAt, parseBudget } from '../../extension/plan/budget.ts';
 import { fillPlan } from '../../extension/plan/editPlan.ts';
-import { PlanOverlay } from '../../extension/plan/overlay.ts';
 import { Plan, PlanError } from '../../extension/plan/planFile.ts';
-import type { ExchangePoint, PlanFile, PlanResult, TensorizeRule } from '../../extension/protocol/types.ts';
+import type { ExchangePoint, PlanFile, TensorizeRule } from '../../extension/protocol/types.ts';
 
 function layer(name: string, other: Partial<Layer> = {}): Layer {
   return { name, group: 'mlp', shape: [8, 4], dtype: 'BF16', parameters: 32, bytes: 64, state: 'dense', ...other };
@@ -237,18 +236,6 @@ describe('budgets', () => {
     expect(pointAt(blind, { unit: 'perplexity', below: 20 })).toHaveProperty('problem');
     expect(pointAt(blind, { unit: 'parameters', share: 0.65 })).toMatchObject({ perplexity: null });
   });
-});
-
-test('an overlay tells which profile has another plan', () => {
-  const overlay = new PlanOverlay();
-  const told: string[] = [];
-  overlay.onDidChange(file => told.push(file));
-  const plan: PlanResult = { output: '', parameters: 1, original_parameters: 2, bytes: 1, original_bytes: 2, predicted, layers: {}, exchange: [] };
-  overlay.set('a', { name: 'p', plan });
-  expect([overlay.get('a')?.plan, overlay.get('b')]).toEqual([plan, undefined]);
-  overlay.set('b', undefined);
-  overlay.set('a', undefined);
-  expect([told, overlay.get('a')]).toEqual([['a', 'a'], undefined]);
 });
 
 describe('the schema that VS Code checks a plan by', () => {

@@ -21,8 +21,8 @@ export class ExchangeView {
     this.element = h('section', { 'aria-labelledby': 'exchange', hidden: '' }, this.#title, this.#text, this.#plot.element);
   }
 
-  show(plan: PlanResult | null, name: string | null, theme: Theme): void {
-    this.element.hidden = plan === null;
+  show(plan: PlanResult | null | undefined, name: string | null | undefined, theme: Theme): void {
+    this.element.hidden = !plan;
     if (!plan) {
       return;
     }

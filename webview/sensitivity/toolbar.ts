@@ -45,7 +45,7 @@ export class Toolbar {
       ],
       id => actions.table(id === 'table'),
     );
-    this.#overlay = check('Plan', 'Write the part that the plan keeps into each cell', actions.overlay);
+    this.#overlay = check(actions.overlay);
     const exporting = button('Export', () => {
       const { left, bottom } = exporting.getBoundingClientRect();
       showMenu('Export', actions.exports, { x: left, y: bottom + 2 }, exporting);
@@ -62,7 +62,7 @@ export class Toolbar {
     );
   }
 
-  show({ metric, axis, size }: Shown, metrics: readonly Metric[], sizes: readonly number[], table: boolean, overlay: boolean | undefined): void {
+  show({ metric, axis, size }: Shown, metrics: readonly Metric[], sizes: readonly number[], table: boolean, plan: string | undefined, overlay: boolean): void {
     const all = metrics.includes(metric) ? metrics : [metric, ...metrics];
     this.#unit = axis;
     this.#metric.show(
@@ -72,7 +72,7 @@ export class Toolbar {
     this.#axis.show(axis);
     this.#size.show(sizes, size);
     this.#view.show(table ? 'table' : 'map');
-    this.#overlay.element.hidden = overlay === undefined;
-    this.#overlay.show(overlay === true);
+    this.#overlay.element.hidden = plan === undefined;
+    this.#overlay.show(`Plan ${plan ?? ''}`, 'Write the part that this plan keeps into each cell', overlay);
   }
 }

@@ -1,5 +1,5 @@
 /** The sensitivity view: what it shows follows from the profile, the run, the plan and what the user has chosen. */
-import type { HostMessage, PlanResult, WebviewRequest } from '../../extension/protocol/types.ts';
+import type { HostMessage, WebviewRequest } from '../../extension/protocol/types.ts';
 import { ProfileFold } from '../../extension/profile/fold.ts';
 import { h } from '../ui/dom.ts';
 import { showMenu } from '../ui/menu.ts';
@@ -24,6 +24,8 @@ import type { ViewState } from './state.ts';
 import { svgOf } from './svg.ts';
 import { TableView } from './table.ts';
 import { Toolbar } from './toolbar.ts';
+
+type Plan = Extract<HostMessage, { type: 'plan' }>;
 
 export interface Outside {
   /** Asks the extension; rejects with its reason. */
@@ -51,8 +53,7 @@ export class SensitivityView {
   #state: ViewState;
   #fold = new ProfileFold();
   #notes: readonly string[] = [];
-  #plan: PlanResult | null = null;
-  #planName: string | null = null;
+  #plan: Plan | undefined;
   #content: Content | undefined;
   #selection: Selection;
   #theme = readTheme();
@@ -121,8 +122,7 @@ export class SensitivityView {
         this.#follow(message.layers);
         return;
       case 'plan':
-        this.#plan = message.plan;
-        this.#planName = message.name;
+        this.#plan = message;
         break;
     }
     this.#update();
@@ -139,7 +139,7 @@ export class SensitivityView {
     this.#content = contentOf(profile, this.#state, this.#content);
     const { metrics, sizes, shown } = this.#content;
     this.#head.show(profile, this.#notes);
-    this.#toolbar.show(shown, metrics, sizes, this.#state.table, this.#plan ? this.#state.overlay : undefined);
+    this.#toolbar.show(shown, metrics, sizes, this.#state.table, this.#plan?.name ?? undefined, this.#state.overlay);
     this.#drawPicture();
     this.#later();
     if (isFirst) {
@@ -173,7 +173,7 @@ export class SensitivityView {
     const baseline = figures.profile.cells?.length || metric.curve ? figures.baseline(metric) : undefined;
     const missing = values.filter(Boolean).length < figures.profile.layers.length;
     this.#legend.replaceChildren(
-      ...legend({ metric, scale, baseline, theme: this.#theme, missing, noise: values.some(value => value?.noise), plan: this.#overlay() && (this.#planName ?? 'the plan') }),
+      ...legend({ metric, scale, baseline, theme: this.#theme, missing, noise: values.some(value => value?.noise), plan: this.#overlay() && (this.#plan?.name ?? undefined) }),
     );
   }
 
@@ -201,7 +201,7 @@ export class SensitivityView {
     }
     this.#head.showCorrelation(figures.correlation);
     this.#curves.show(grid, figures, this.#selection.layers, shown, this.#theme);
-    this.#exchange.show(this.#plan, this.#planName, this.#theme);
+    this.#exchange.show(this.#overlay() ? this.#plan?.plan : null, this.#plan?.name, this.#theme);
   }
 
   #put(...children: readonly HTMLElement[]): void {
@@ -211,7 +211,7 @@ export class SensitivityView {
   }
 
   #overlay(): Readonly<Record<string, number>> | undefined {
-    return this.#plan && this.#state.overlay ? this.#plan.layers : undefined;
+    return this.#state.overlay ? (this.#plan?.layers ?? undefined) : undefined;
   }
 
   #hover(name: string): Node {
@@ -227,7 +227,7 @@ export class SensitivityView {
 
   #facts(name: string) {
     const layer = this.#content?.figures.layer(name);
-    return this.#content && layer ? factsOf(this.#content.figures, layer, this.#content.shown, this.#plan?.layers[name]) : [];
+    return this.#content && layer ? factsOf(this.#content.figures, layer, this.#content.shown, this.#overlay()?.[name]) : [];
   }
 
   // --- choosing --------------------------------------------------------------------------------------------------------------------

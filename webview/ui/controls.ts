@@ -92,9 +92,19 @@ export function stops(
   };
 }
 
-export function check(label: string, hint: string, onChange: (on: boolean) => void): { readonly element: HTMLElement; show(on: boolean): void } {
+/** A box with a label that may change; a long one is cut, and whole in the hint. */
+export function check(onChange: (on: boolean) => void): { readonly element: HTMLElement; show(label: string, hint: string, on: boolean): void } {
   const box = document.createElement('input');
   box.type = 'checkbox';
   box.addEventListener('change', () => onChange(box.checked));
-  return { element: h('label', { class: 'check', title: hint }, box, h('span', {}, label)), show: on => (box.checked = on) };
+  const text = h('span', {});
+  const element = h('label', { class: 'check' }, box, text);
+  return {
+    element,
+    show: (label, hint, on) => {
+      text.textContent = label;
+      element.title = `${label}: ${hint}`;
+      box.checked = on;
+    },
+  };
 }
