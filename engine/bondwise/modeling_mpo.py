@@ -25,9 +25,10 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
-from transformers.dynamic_module_utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, custom_object_save, get_class_from_dynamic_module
+from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.hub import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 MODEL_TYPE = "bondwise_mpo"
 AUTO_MAP = {"AutoConfig": "modeling_mpo.MPOConfig", "AutoModelForCausalLM": "modeling_mpo.MPOForCausalLM"}
@@ -237,9 +238,9 @@ class MPOConfig(PretrainedConfig):
     mpo: dict[str, Any] | None = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         if cls is not MPOConfig:
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         trusted = kwargs.pop("trust_remote_code", None)
         fields, unused = cls.get_config_dict(pretrained_model_name_or_path, **kwargs)
         concrete = _config_class(fields.get("mpo"), pretrained_model_name_or_path, trusted, kwargs)
@@ -351,7 +352,8 @@ class MPOForCausalLM(PreTrainedModel):
     @classmethod
     def is_custom_code(cls) -> bool:
         """Only where the base is: else the modules are the library's own, and so are the names its files use for them."""
-        return bool(cls.config_class.base_code)
+        config_class: Any = cls.config_class
+        return bool(config_class.base_code)
 
     def set_forward_path(self, path: ForwardPath) -> None:
         """Chooses how every MPO layer is applied; see `ForwardPath`."""

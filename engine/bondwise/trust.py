@@ -84,9 +84,9 @@ def needs_code(config: Mapping[str, Any]) -> bool:
     auto_map = config.get("auto_map")
     if not isinstance(auto_map, dict) or not auto_map:
         return False
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto import configuration_auto
 
-    return config.get("model_type") not in CONFIG_MAPPING_NAMES
+    return config.get("model_type") not in cast("Any", configuration_auto).CONFIG_MAPPING_NAMES
 
 
 def code_files(folder: Path, config: dict[str, Any]) -> dict[str, bytes]:
