@@ -3,6 +3,7 @@ import type { ProfileLayer } from '../../extension/protocol/types.ts';
 import { spotAt } from '../../webview/sensitivity/cells.ts';
 import { facetsOf } from '../../webview/sensitivity/facets.ts';
 import { figureBlocks, Grid } from '../../webview/sensitivity/grid.ts';
+import { moved } from '../../webview/sensitivity/moves.ts';
 import { choose, drag, modeOf, NOTHING, type Selection } from '../../webview/sensitivity/select.ts';
 import { makeProfile, SMOL } from './heatmapProfile.ts';
 
@@ -154,4 +155,26 @@ describe('charts', () => {
   test('are none for none', () => {
     expect(facetsOf(whole, new Set()).facets).toEqual([]);
   });
+});
+
+test.each([
+  ['ArrowUp', false, 0, 1],
+  ['ArrowDown', false, 2, 1],
+  ['ArrowLeft', false, 1, 0],
+  ['ArrowRight', false, 1, 2],
+  ['PageUp', false, 0, 1],
+  ['PageDown', false, 2, 1],
+  ['Home', false, 1, 0],
+  ['Home', true, 0, 0],
+  ['End', false, 1, 2],
+  ['End', true, 2, 2],
+])('the key %s (with Control: %s) goes from the middle to row %d, column %d', (key, far, row, column) => {
+  expect(moved(grid, { row: 1, column: 1 }, key, far)).toEqual({ row, column });
+});
+
+test('keys stop at the labels and at the ends, and others go nowhere', () => {
+  expect(moved(grid, { row: 0, column: 0 }, 'ArrowUp', false)).toEqual({ row: -1, column: 0 });
+  expect(moved(grid, { row: -1, column: -1 }, 'ArrowLeft', false)).toEqual({ row: -1, column: -1 });
+  expect(moved(grid, { row: 2, column: 2 }, 'ArrowDown', false)).toEqual({ row: 2, column: 2 });
+  expect(moved(grid, { row: 2, column: 2 }, 'x', false)).toBeUndefined();
 });

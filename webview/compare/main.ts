@@ -1,9 +1,11 @@
 /** The compare panel: asks for its data, draws it, and keeps only the folder and the sorting as state. */
 import type { CompareData } from '../../extension/protocol/types.ts';
 import { Channel, type Host } from '../ui/channel.ts';
+import { Asker } from '../ui/asker.ts';
 import { h } from '../ui/dom.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { COLUMNS, type Sort } from './figures.ts';
+import '../ui/base.css';
 import './style.css';
 import { compareView } from './view.ts';
 
@@ -11,7 +13,6 @@ declare function acquireVsCodeApi(): Host;
 
 const host = acquireVsCodeApi();
 const root = document.getElementById('root') ?? document.body;
-const problem = h('p', { role: 'alert', class: 'problem' });
 let sort = storedSort(host.getState());
 let data: CompareData | undefined;
 
@@ -24,13 +25,15 @@ const channel = new Channel(host, message => {
   draw();
 });
 
+const asker = new Asker((method, argument) => channel.request(method, argument));
+
 function draw(): void {
   if (!data) {
     return;
   }
   const view = compareView(data, sort, {
-    revealLayer: name => ask('revealLayer', name),
-    openFolder: folder => ask('openFolder', folder),
+    revealLayer: name => asker.ask('revealLayer', name),
+    openFolder: folder => asker.ask('openFolder', folder),
     sort: next => {
       sort = next;
       host.setState({ folder: data?.compressed.path, sort });
@@ -38,20 +41,13 @@ function draw(): void {
       root.querySelector<HTMLElement>(`[data-sort="${sort.column}"]`)?.focus();
     },
   });
-  root.replaceChildren(problem, view);
-}
-
-function ask(method: 'revealLayer' | 'openFolder', argument: string): void {
-  problem.textContent = '';
-  channel.request(method, argument).catch((error: unknown) => {
-    problem.textContent = error instanceof Error ? error.message : String(error);
-  });
+  root.replaceChildren(asker.problem, view);
 }
 
 function load(): void {
   root.replaceChildren(busy('Reading the figures…'));
   channel.request('ready').catch((error: unknown) => {
-    problem.textContent = error instanceof Error ? error.message : String(error);
+    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
     root.replaceChildren(problem, button('Try Again', load));
   });
 }

@@ -3,6 +3,10 @@ import { Channel, type Host } from '../ui/channel.ts';
 import { h } from '../ui/dom.ts';
 import { button } from '../ui/toolkit.ts';
 import { readState } from './state.ts';
+import '../ui/base.css';
+import '../ui/controls.css';
+import '../ui/popups.css';
+import './heatmap.css';
 import './style.css';
 import { SensitivityView } from './view.ts';
 

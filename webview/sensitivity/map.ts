@@ -5,6 +5,7 @@ import { type Geometry, spotAt } from './cells.ts';
 import type { Grid, Spot } from './grid.ts';
 import { draw, fit, type Picture } from './heatmap.ts';
 import { columnLabels, cornerLabel, rowLabels } from './labels.ts';
+import { moved } from './moves.ts';
 import { choose, drag, modeOf, NOTHING, type Selection } from './select.ts';
 
 export interface MapActions {
@@ -21,7 +22,6 @@ export interface MapActions {
 
 const LABEL_WIDTH = 58;
 const CELL = { width: [44, 96], height: 18 } as const;
-const PAGE = 10;
 /** A drag this near to the edge scrolls. */
 const EDGE = 24;
 const EVERYTHING: Spot = { row: -1, column: -1 };
@@ -261,21 +261,9 @@ export class HeatmapView {
     if (!grid || event.altKey) {
       return;
     }
-    const { row, column } = this.#active;
     const more = event.ctrlKey || event.metaKey;
-    const moves: Readonly<Record<string, Spot>> = {
-      ArrowUp: { row: row - 1, column },
-      ArrowDown: { row: row + 1, column },
-      ArrowLeft: { row, column: column - 1 },
-      ArrowRight: { row, column: column + 1 },
-      PageUp: { row: Math.max(0, row - PAGE), column },
-      PageDown: { row: row + PAGE, column },
-      Home: { row: more ? 0 : row, column: 0 },
-      End: { row: more ? Infinity : row, column: Infinity },
-    };
-    const to = moves[event.key];
-    if (to) {
-      const spot = { row: Math.max(-1, Math.min(grid.blocks.length - 1, to.row)), column: Math.max(-1, Math.min(grid.columns.length - 1, to.column)) };
+    const spot = moved(grid, this.#active, event.key, more);
+    if (spot) {
       if (event.shiftKey) {
         const anchored = this.#selection.anchor ? this.#selection : { ...this.#selection, anchor: this.#active };
         this.#set(choose(grid, anchored, spot, more ? 'add' : 'extend'), true);

@@ -1,6 +1,7 @@
 /** The sensitivity view: what it shows follows from the profile, the run, the plan and what the user has chosen. */
-import type { HostMessage, WebviewRequest } from '../../extension/protocol/types.ts';
+import type { HostMessage } from '../../extension/protocol/types.ts';
 import { ProfileFold } from '../../extension/profile/fold.ts';
+import { Asker, type Request } from '../ui/asker.ts';
 import { h } from '../ui/dom.ts';
 import { showMenu } from '../ui/menu.ts';
 import { onThemeChange, readTheme } from '../ui/theme.ts';
@@ -8,6 +9,7 @@ import { busy } from '../ui/toolkit.ts';
 import { type Content, contentOf, valuesOf } from './content.ts';
 import { CurvesView } from './curves.ts';
 import { ExchangeView } from './exchange.ts';
+import { fileOf, type FileKind } from './exports.ts';
 import { factsOf, lineOf, sizeText } from './facts.ts';
 import type { Axis } from './figures.ts';
 import { figureBlocks } from './grid.ts';
@@ -15,21 +17,17 @@ import { Head } from './head.ts';
 import { legend } from './legend.ts';
 import { HeatmapView } from './map.ts';
 import { titleOf } from './marks.ts';
-import { pngOf } from './png.ts';
-import { columnsOf, csvOf, rowsOf } from './rows.ts';
+import { columnsOf, rowsOf } from './rows.ts';
 import { RunStrip } from './run.ts';
-import { pictureOf } from './scene.ts';
 import { choose, modeOf, sameLayers, type Selection } from './select.ts';
 import type { ViewState } from './state.ts';
-import { svgOf } from './svg.ts';
 import { TableView } from './table.ts';
 import { Toolbar } from './toolbar.ts';
 
 type Plan = Extract<HostMessage, { type: 'plan' }>;
 
 export interface Outside {
-  /** Asks the extension; rejects with its reason. */
-  readonly request: (method: WebviewRequest['method'], argument?: string, rest?: Pick<WebviewRequest, 'layers' | 'name'>) => Promise<void>;
+  readonly request: Request;
   readonly save: (state: ViewState) => void;
 }
 
@@ -38,9 +36,9 @@ const CALM_MS = 150;
 
 export class SensitivityView {
   readonly element = h('main', {});
-  readonly #outside: Outside;
+  readonly #asker: Asker;
+  readonly #store: Outside['save'];
   readonly #head = new Head();
-  readonly #problem = h('p', { role: 'alert', class: 'problem' });
   readonly #spoken = h('p', { class: 'unseen', 'aria-live': 'polite' });
   readonly #legend = h('div', { class: 'legend' });
   readonly #picture = h('section', { class: 'picture', 'aria-label': 'Sensitivity' });
@@ -59,20 +57,20 @@ export class SensitivityView {
   #theme = readTheme();
   #awaited = false;
   #telling: ReturnType<typeof setTimeout> | undefined;
-  #asked = 0;
 
   constructor(state: ViewState, outside: Outside) {
     this.#state = state;
-    this.#outside = outside;
+    this.#asker = new Asker(outside.request);
+    this.#store = outside.save;
     this.#selection = { layers: new Set(state.selected), anchor: undefined };
-    this.#run = new RunStrip({ cancel: () => this.#ask('cancelRun'), show: () => this.#ask('showRun') });
+    this.#run = new RunStrip({ cancel: () => this.#asker.ask('cancelRun'), show: () => this.#asker.ask('showRun') });
     this.#toolbar = new Toolbar({
       metric: metric => this.#change({ metric }),
       axis: axis => this.#change({ axis, size: this.#otherSize(axis) }),
       size: size => this.#change({ size }),
       table: table => this.#change({ table }),
       overlay: overlay => this.#change({ overlay }),
-      plan: () => this.#ask('planCompression'),
+      plan: () => this.#asker.ask('planCompression'),
       exports: [
         { label: 'Copy as CSV', act: () => this.#copy() },
         { label: 'Save as CSV…', act: () => this.#save('csv') },
@@ -97,7 +95,7 @@ export class SensitivityView {
         this.#menu(at, from);
       },
     });
-    this.#exchange = new ExchangeView(share => this.#ask('planCompression', share));
+    this.#exchange = new ExchangeView(share => this.#asker.ask('planCompression', share));
     this.element.append(busy('Reading the profile…'), this.#run.element);
     onThemeChange(() => {
       this.#theme = readTheme();
@@ -144,7 +142,7 @@ export class SensitivityView {
     this.#later();
     if (isFirst) {
       this.element.replaceChildren(
-        h('header', {}, this.#head.element, this.#problem, this.#run.element, this.#toolbar.element),
+        h('header', {}, this.#head.element, this.#asker.problem, this.#run.element, this.#toolbar.element),
         this.#picture,
         h('div', { class: 'beside' }, this.#curves.element, this.#exchange.element),
         this.#spoken,
@@ -239,7 +237,7 @@ export class SensitivityView {
 
   #remember(change: Partial<ViewState>): void {
     this.#state = { ...this.#state, ...change };
-    this.#outside.save(this.#state);
+    this.#store(this.#state);
   }
 
   /** The size by the other axis that most layers have at the one that is shown. */
@@ -266,7 +264,7 @@ export class SensitivityView {
     clearTimeout(this.#telling);
     this.#telling = setTimeout(() => {
       this.#telling = undefined;
-      this.#ask('selectLayers', undefined, { layers });
+      this.#asker.ask('selectLayers', undefined, { layers });
     }, CALM_MS);
   }
 
@@ -279,7 +277,7 @@ export class SensitivityView {
 
   /** The tree's selection, unless the user has just made another here. */
   #follow(layers: readonly string[]): void {
-    if (this.#telling !== undefined || this.#asked > 0) {
+    if (this.#telling !== undefined || this.#asker.isWaiting) {
       return;
     }
     this.#selection = { layers: new Set(layers), anchor: undefined };
@@ -310,11 +308,11 @@ export class SensitivityView {
     showMenu(
       label,
       [
-        { label: 'Tensorize…', act: () => this.#ask('tensorizeLayers', undefined, { layers }) },
-        { label: 'Exclude From Plan', act: () => this.#ask('excludeLayers', undefined, { layers }) },
-        { label: 'Profile These Layers…', act: () => this.#ask('profileLayers', undefined, { layers }) },
+        { label: 'Tensorize…', act: () => this.#asker.ask('tensorizeLayers', undefined, { layers }) },
+        { label: 'Exclude From Plan', act: () => this.#asker.ask('excludeLayers', undefined, { layers }) },
+        { label: 'Profile These Layers…', act: () => this.#asker.ask('profileLayers', undefined, { layers }) },
         { label: 'Show Curves', act: () => this.#showCurves(), first: true },
-        { label: 'Reveal in Tree', act: () => this.#ask('revealLayer', first) },
+        { label: 'Reveal in Tree', act: () => this.#asker.ask('revealLayer', first) },
       ],
       at,
       from,
@@ -329,32 +327,15 @@ export class SensitivityView {
 
   #copy(): void {
     if (this.#content) {
-      this.#ask('copyText', csvOf(this.#content.figures, this.#content.shown, this.#content.metrics));
+      this.#asker.ask('copyText', fileOf('csv', this.#content, undefined, this.#theme).text);
       this.#spoken.textContent = 'Copied as CSV';
     }
   }
 
-  #save(kind: 'csv' | 'png' | 'svg'): void {
-    const content = this.#content;
-    if (!content) {
-      return;
+  #save(kind: FileKind): void {
+    if (this.#content) {
+      const { name, text } = fileOf(kind, this.#content, this.#overlay(), this.#theme);
+      this.#asker.ask('saveFile', text, { name });
     }
-    const { figures, grid, metrics, shown } = content;
-    const scene = () => pictureOf({ figures, grid, shown, values: valuesOf(content), overlay: this.#overlay(), theme: this.#theme });
-    const made = { csv: () => csvOf(figures, shown, metrics), png: () => pngOf(scene()), svg: () => svgOf(scene()) };
-    this.#ask('saveFile', made[kind](), { name: `${figures.profile.model.name}-${shown.metric.id.replace(':', '-')}.${kind}` });
-  }
-
-  #ask(...request: Parameters<Outside['request']>): void {
-    this.#problem.textContent = '';
-    this.#asked++;
-    this.#outside
-      .request(...request)
-      .catch((error: unknown) => {
-        this.#problem.textContent = error instanceof Error ? error.message : String(error);
-      })
-      .finally(() => {
-        this.#asked--;
-      });
   }
 }
