@@ -44,7 +44,7 @@ export function parseConfig(value: unknown, file: string): Config {
   return {
     architecture: mpo?.base_architecture ?? text(Array.isArray(value.architectures) ? value.architectures[0] : undefined),
     modelType,
-    needsCode: namesForeignCode(value.auto_map, modelType),
+    needsCode: namesForeignCode(value.auto_map, modelType) || (mpo?.base_auto_map ?? null) !== null,
     mpo,
     bits: bitsOf(value.quantization_config),
   };
@@ -83,7 +83,7 @@ async function readJson(file: string): Promise<unknown> {
   }
 }
 
-/** `auto_map` tells transformers which Python to run; a compressed model of ours names its own `modeling_mpo.py` and nothing else. */
+/** `auto_map` tells transformers which Python to run; a compressed model of ours names its own `modeling_mpo.py`. */
 function namesForeignCode(autoMap: unknown, modelType: string | null): boolean {
   if (!isFields(autoMap)) return false;
   const references = Object.values(autoMap).flat().filter((reference) => typeof reference === 'string');

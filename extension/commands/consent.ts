@@ -66,6 +66,7 @@ async function ask(folder: string, why: readonly string[]): Promise<boolean> {
     ...why,
     vscode.l10n.t('The code in {0} runs with your rights, also in later runs, until a file of it changes. Allow it only when you trust where the folder comes from.', folder),
     ...(named.length > 0 ? [vscode.l10n.t('Python files in it: {0}', named.join(', '))] : []),
+    vscode.l10n.t('A compressed model made from it carries this code, and you are asked about that folder in its turn.'),
   ].join('\n\n');
   const buttons = files.length > 0 ? [read, allow] : [allow];
   const chosen = await vscode.window.showWarningMessage(question, { modal: true, detail }, ...buttons);

@@ -302,6 +302,11 @@ describe('folders', () => {
     expect((await classifyFolder(root)).needsCode).toBe(true);
     const posing = { model_type: 'bondwise_mpo', auto_map: { AutoConfig: 'modeling_mpo.A', AutoModel: ['else/where--modeling_mpo.B', null] } };
     expect((await openModel(await writeModel(path.join(folder, 'posing'), posing, llama))).needsCode).toBe(true);
+    const section = { version: 1, base_model_type: 'foreign', base_architecture: 'X', layers: {} };
+    const ours = { model_type: 'bondwise_mpo', auto_map: { AutoConfig: 'modeling_mpo.MPOConfig' }, mpo: { ...section, base_auto_map: { AutoConfig: 'x.Y' } } };
+    expect((await openModel(await writeModel(path.join(folder, 'carrying'), ours, llama))).needsCode).toBe(true);
+    const theirs = { ...ours, mpo: { ...section, base_auto_map: null } };
+    expect((await openModel(await writeModel(path.join(folder, 'in-transformers'), theirs, llama))).needsCode).toBe(false);
     expect((await openModel(await writeModel(path.join(folder, 'plain'), llamaConfig, llama))).needsCode).toBe(false);
   });
 
