@@ -1,7 +1,7 @@
 /** A model that brings its own Python code: a run asks first, and without a yes not a line of it runs. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { access } from 'node:fs/promises';
+import { access, appendFile, readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
@@ -12,6 +12,9 @@ import { enginePython, eventually, openSession, readRuns, waitForRun } from './s
 const name = 'foreign';
 const question = 'foreign brings its own Python code. Run it?';
 const allow = 'Allow This Folder';
+const code = ['configuration_foreign.py', 'modeling_foreign.py'];
+/** The compressed model. */
+let made: string;
 
 const session = await openSession(
   async (folder) => {
@@ -31,10 +34,17 @@ async function ran(model: string): Promise<boolean> {
   return access(path.join(session.folder, `${model}.ran`)).then(() => true, () => false);
 }
 
-async function tensorize(model: string): Promise<void> {
+/** @returns the name that is proposed for the new folder, and taken. */
+async function tensorize(model: string): Promise<string> {
   await window.contextMenu(await bondwise.openPath(model, 'Block 0', 'self_attn.q_proj'), 'Tensorize…');
-  await bondwise.answerTensorize({ sites: 'Low rank', size: '50%' });
+  const proposed = await bondwise.answerTensorize({ sites: 'Low rank', size: '50%' });
   await window.quickInputBox().press('Enter');
+  return proposed;
+}
+
+async function allDone(count: number): Promise<void> {
+  const states = async (): Promise<string[]> => [...(await readRuns(session.folder)).values()].map(({ state }) => state);
+  await eventually(async () => (await states()).filter((state) => state === 'done').length === count, runTimeout, `${count} runs are done`);
 }
 
 /** As it is proposed, from the predictions of one calibration pass. */
@@ -96,7 +106,52 @@ void test('that folder is not asked about again, and another one is', async () =
   await window.answerDialog('other brings its own Python code', 'Cancel');
   assert.equal(await ran('other'), false);
   await profile(name);
-  await eventually(async () => (await readRuns(session.folder)).size === 2, 60_000, 'a second run has begun');
+  await allDone(2);
+});
+
+void test('compressed, the model carries its code and stands beside the original', async () => {
+  made = await tensorize(name);
+  await allDone(3);
+  await bondwise.described(bondwise.model(made), /\d+% of foreign/);
+  for (const file of code) {
+    const [before, after] = await Promise.all([name, made].map((folder) => readFile(path.join(session.folder, folder, file))));
+    assert.ok(before && after?.equals(before), file);
+  }
+  await window.contextMenu(await bondwise.openPath(made), 'Compare With Original');
+  const frame = await window.webviewFrame('h1');
+  assert.match(await frame.locator('main').innerText(), /Perplexity/i);
+  await window.shotInThemes('own-code-compressed');
+});
+
+void test('its folder is asked about in its turn', async () => {
+  await window.runCommand('View: Close All Editors');
+  await rm(path.join(session.folder, `${name}.ran`));
+  await profile(made);
+  const dialog = window.dialog(`${made} brings its own Python code`);
+  const text = await dialog.innerText();
+  for (const file of [...code, 'modeling_mpo.py', path.join(session.folder, made)]) {
+    assert.ok(text.includes(file), text);
+  }
+  await window.shotInThemes('own-code-consent-compressed');
+  await window.answerDialog(`${made} brings its own Python code`, 'Cancel');
+  assert.equal(await ran(name), false);
+  await profile(made);
+  await dialog.waitFor();
+  await window.answerDialog(`${made} brings its own Python code`, allow);
+  await allDone(4);
+  assert.equal(await ran(name), true);
+});
+
+void test('a file that changed after the answer is asked about again', async () => {
+  await window.runCommand('View: Close All Editors');
+  await rm(path.join(session.folder, `${name}.ran`));
+  await appendFile(path.join(session.folder, made, 'configuration_foreign.py'), '\n# Changed.\n');
+  await profile(made);
+  const dialog = window.dialog(`${made} brings its own Python code`);
+  assert.match(await dialog.innerText(), /changed since you allowed them/);
+  await window.answerDialog(`${made} brings its own Python code`, 'Cancel');
+  assert.equal((await readRuns(session.folder)).size, 4);
+  assert.equal(await ran(name), false);
 });
 
 void test('nothing was blocked and no page failed', () => assert.deepEqual(window.problems, []));

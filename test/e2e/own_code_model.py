@@ -1,4 +1,4 @@
-"""`python own_code_model.py FOLDER …`: in each folder a tiny model whose classes are in a file of it, which leaves a mark when it is run.
+"""`python own_code_model.py FOLDER …`: in each folder a tiny model whose classes are in files of it, which leave a mark when they are run.
 
 The mark of `FOLDER` is the file `FOLDER.ran`. Run with `test/engine` on PYTHONPATH.
 """
@@ -11,15 +11,20 @@ from pathlib import Path
 
 from tiny_models import save_tiny_model
 
-MODULE = """\
-from pathlib import Path
-from transformers import LlamaConfig, LlamaForCausalLM
-
-Path({mark!r}).touch()
+CONFIGURATION = """\
+from transformers import LlamaConfig
 
 
 class ForeignConfig(LlamaConfig):
     model_type = "foreign"
+"""
+
+MODULE = """\
+from pathlib import Path
+from transformers import LlamaForCausalLM
+from .configuration_foreign import ForeignConfig
+
+Path({mark!r}).touch()
 
 
 class ForeignForCausalLM(LlamaForCausalLM):
@@ -30,9 +35,10 @@ class ForeignForCausalLM(LlamaForCausalLM):
 def main(folder: Path) -> None:
     save_tiny_model("llama", folder)
     config = json.loads((folder / "config.json").read_text())
-    auto_map = {"AutoConfig": "modeling_foreign.ForeignConfig", "AutoModelForCausalLM": "modeling_foreign.ForeignForCausalLM"}
+    auto_map = {"AutoConfig": "configuration_foreign.ForeignConfig", "AutoModelForCausalLM": "modeling_foreign.ForeignForCausalLM"}
     config |= {"model_type": "foreign", "architectures": ["ForeignForCausalLM"], "auto_map": auto_map}
     (folder / "config.json").write_text(json.dumps(config))
+    (folder / "configuration_foreign.py").write_text(CONFIGURATION)
     (folder / "modeling_foreign.py").write_text(MODULE.format(mark=str(folder.with_name(f"{folder.name}.ran"))))
 
 

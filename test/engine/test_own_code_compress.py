@@ -18,10 +18,11 @@ from own_code_models import AUTO_MAP, save_own_code_model
 from safetensors.torch import load_file
 from tiny_models import VOCABULARY, save_tiny_model
 
-from bondwise import compress, modeling_mpo, trust
+from bondwise import modeling_mpo, trust
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import UserError
 from bondwise.loading import load_model, load_tokenizer
+from bondwise.run import Run
 from bondwise.schema import MPOSection
 from bondwise.streaming import streamed_log_probs
 
@@ -268,12 +269,10 @@ def test_a_tokenizer_of_another_repository_is_refused(foreign: Path) -> None:
 def test_a_changed_file_is_not_what_was_allowed(tmp_path: Path, foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changed while the run is at work, after the user looked at it."""
 
-    def change(*arguments: Any) -> Any:
+    def change(run: Run) -> None:
         (foreign / "norm_foreign.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'evil')!r}).touch()\n")
-        return made(*arguments)
 
-    made = compress.compress_layer
-    monkeypatch.setattr(compress, "compress_layer", change)
+    monkeypatch.setattr(Run, "check_cancelled", change)
     run = tensorize_run(tmp_path / "run", foreign, tmp_path / "out", {"layers": ["*.0.up"], "keep": 0.5}, allow_code=True)
     assert "changed while the run" in fail(run)
     assert not (tmp_path / "out").exists() and not (tmp_path / "evil").exists()
