@@ -48,7 +48,7 @@ class Moments:
     inputs: Tensor
     """S = E[x xᵀ] [in, in], over the tokens that reached the layer."""
     gradients: Tensor | None
-    """G = E[g gᵀ] [out, out], g the gradient at the layer's outputs of the summed loss of the sequence; None without directions.
+    """G = E[g gᵀ] [out, out], g the gradient at the layer's outputs of the summed loss of the sequence; None where none were asked for.
 
     Where not every token reaches the layer (an expert), still over all tokens, those others counting as zero.
     """
@@ -87,14 +87,16 @@ def collect_moments(
     layers: Sequence[Layer],
     ids: Tensor,
     *,
-    directions: Mapping[str, Tensor] | None,
+    gradients: bool = True,
+    directions: Mapping[str, Tensor] | None = None,
     seed: int,
     progress: Callable[[float, float], None],
     check_cancelled: Callable[[], None],
 ) -> dict[str, Moments]:
     """The moments of `layers` (by name) over token ids [sequences, length] int64, in one forward and one backward pass a sequence.
 
-    `directions` are those of `find_directions`; without them the backward passes are left out, and moments hold those of the inputs alone.
+    Without `gradients` the backward passes are left out, and moments hold those of the inputs alone. With `directions`, those of
+    `find_directions`, they hold the Fisher information in each of them too.
 
     The loss is that of labels drawn from the model's own distribution, one a position: then G is the true Fisher's and no label of the text
     is needed (Martens and Grosse, §2.2). `seed` draws them, equally on every device.
@@ -106,7 +108,6 @@ def collect_moments(
     """
     check_fits(model, ids)
     sums = {layer.name: _Sums(layer, _module(model, layer), None if directions is None else directions[layer.name]) for layer in layers}
-    gradients = directions is not None
     generator = torch.Generator().manual_seed(seed)
     with _collecting(model, list(sums.values()), gradients=gradients, check_cancelled=check_cancelled), torch.set_grad_enabled(gradients):
         for done, sequence in enumerate(ids):
@@ -127,7 +128,7 @@ class _Sums:
     layer: Layer
     module: nn.Module
     vectors: Tensor | None
-    """The layer's of `find_directions`; None where no gradients are asked for."""
+    """The layer's of `find_directions`, where they are asked for."""
     leader: str | None = None
     """The layer that adds up the inputs: this one, or the first that read the same tensor. Unknown before the first forward pass."""
     inputs: Tensor | None = None
@@ -156,8 +157,9 @@ class _Sums:
     @torch.no_grad()
     def add_gradient(self, short_side: Tensor, gradient: Tensor) -> None:
         """Adds the gradient at the outputs of one pass, […, out]."""
-        assert self.vectors is not None
         self.gradients = _add_products(self.gradients, gradient)
+        if self.vectors is None:
+            return
         ours, theirs = short_side.flatten(0, -2), gradient.flatten(0, -2)
         if self.layer.shape[0] >= self.layer.shape[1]:  # v_iᵀx, and σ_i u_iᵀg = v_iᵀWᵀg
             weight = cast("Tensor", self.module.weight).detach()

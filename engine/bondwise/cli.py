@@ -62,7 +62,11 @@ def _tensorize(parsed: Arguments) -> int:
     size = next((name, value) for name in ("chi", "keep", "error") if (value := getattr(parsed, name)) is not None)
     rule[size[0]] = size[1]
     evaluate = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
-    options = {"tensorize": [rule], "output": _absolute(parsed.output), "evaluate": evaluate}
+    calibration = {name: value for name, value in (("data", _data(parsed.calibration or "")), ("sequences", parsed.sequences)) if value}
+    if calibration and parsed.method == "plain":
+        raise UserError("Method plain uses no calibration text.", "Leave out --calibration and --sequences, or choose --method fisher.")
+    options: dict[str, Any] = {"tensorize": [rule], "output": _absolute(parsed.output), "evaluate": evaluate}
+    options |= {"calibration": calibration} if calibration else {}
     shown = f"χ {size[1]}" if size[0] == "chi" else f"{size[0]} {size[1]:.4g}"
     return _work(parsed, "tensorize", f"Tensorize {_name(parsed.model)}: {', '.join(parsed.layers)} ({shown})", options)
 
@@ -97,6 +101,7 @@ def _plan(parsed: Arguments) -> int:
         exclude=parsed.exclude,
         floor=parsed.floor,
         ceiling=parsed.ceiling,
+        method=parsed.method,
     )
     result, file = make_plan(request, output)
     if output is not None and file is not None:
@@ -223,7 +228,9 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--keep", metavar="F", type=_fraction, help="part of each layer's parameters to keep: 0.3 or 30%%")
     size.add_argument("--error", metavar="E", type=_error, help="relative error of each layer to stay below: 0.1 or 10%%")
     tensorize.add_argument("--sites", type=_sites, default="low-rank", help="2 to 5, or low-rank (default)")
-    tensorize.add_argument("--method", choices=["plain"], default="plain", help="how the cores are found")
+    _add_method(tensorize)
+    tensorize.add_argument("--calibration", metavar="DATA", help="text that input and fisher learn from: a .txt or .jsonl file, or builtin")
+    tensorize.add_argument("--sequences", metavar="N", type=_at_least(1), help="of 512 tokens, of that text (default 8)")
     tensorize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
     tensorize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
     tensorize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
@@ -285,6 +292,7 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
     left_out.add_argument("--exclude-nothing", dest="exclude", action="store_const", const=[], help="no layer has to stay dense")
     plan.add_argument("--floor", metavar="F", type=_part, default=0.1, help="no layer keeps less than this part (default 10%%)")
     plan.add_argument("--ceiling", metavar="F", type=_fraction, default=0.95, help="above this part a layer stays dense (default 95%%)")
+    _add_method(plan)
     goes = plan.add_mutually_exclusive_group(required=True)
     goes.add_argument("--output", metavar="FILE", help="the plan to write, NAME.bondwise.json")
     goes.add_argument("--dry-run", action="store_true", help="write nothing")
@@ -292,6 +300,15 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
 
     run = add("run", _run, "Do what a plan says.", works)
     run.add_argument("plan", metavar="PLAN", help="NAME.bondwise.json")
+
+
+def _add_method(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--method",
+        choices=["plain", "input", "fisher"],
+        default="plain",
+        help="cores from the weight alone (default), or for low rank weighted by inputs, or by inputs and loss gradients",
+    )
 
 
 def _chi(text: str) -> int:

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bondwise.checkpoint import Checkpoint
+    from bondwise.modelmap import Layer
     from bondwise.resolve import Choice
-    from bondwise.schema import EvaluateOptions
+    from bondwise.schema import TensorizeOptions
 
 LAYER_COPIES = 6
 """Float64 copies of a weight that decomposing and checking it hold at most: the weight, the split state and its work space, the cores,
 the product of the rounded cores and the difference."""
+ACTIVATIONS = 2
+"""Numbers kept for the backward pass, as a multiple of the inputs and outputs of the layers: norms, gates and attention add to those."""
 SLACK = 256 << 20
 """Bytes for what does not depend on the model: workspaces of the libraries, the allocator's own."""
 
@@ -32,6 +35,8 @@ class Needs(NamedTuple):
 
     layers: int
     """Memory for the largest layer while it is decomposed."""
+    calibrate: int
+    """Memory for the model, a pass forward and backward, and the moments of one layer; 0 where no layer is calibrated."""
     verify: int
     """Memory for checking the written folder block by block."""
     evaluate: int
@@ -45,13 +50,21 @@ class Needs(NamedTuple):
 
     @property
     def memory(self) -> int:
-        return max(self.layers, self.verify, self.evaluate)
+        return max(self.layers, self.calibrate, self.verify, self.evaluate)
 
 
 def estimate(
-    checkpoint: Checkpoint, choices: Sequence[Choice], options: EvaluateOptions | None, *, vocabulary: int, tokens: int, device: str
+    checkpoint: Checkpoint,
+    layers: Sequence[Layer],
+    choices: Sequence[Choice],
+    request: TensorizeOptions,
+    *,
+    vocabulary: int,
+    tokens: int,
+    device: str,
 ) -> Needs:
-    """`tokens` is how many are put through the model to check it, `vocabulary` how many it can predict."""
+    """`layers` are all of the model, `tokens` is how many are put through it to check it, `vocabulary` how many it can predict."""
+    options = request.evaluate
     container = find_container(checkpoint.tensors.values())
     blocks: dict[int | None, int] = {}
     for name, entry in checkpoint.tensors.items():
@@ -61,19 +74,43 @@ def estimate(
     largest_weight = max(choice.dense_parameters for choice in choices)
     saved = sum(choice.dense_parameters - choice.parameters for choice in choices)
     compressed = checkpoint.parameters - saved
-    item = 4 if device == "cpu" else max(BITS[entry.dtype] for entry in checkpoint.tensors.values()) // 8
+    item = item_bytes(checkpoint, device)
+    weighted = [choice for choice in choices if choice.method != "plain"]
+    calibrate = 0
+    if weighted:
+        moments = max(moment_bytes(*choice.layer.shape) for choice in weighted)
+        calibrate = moments + backward_bytes(checkpoint, layers, length=request.calibration.length, vocabulary=vocabulary, item=item)
     # The logits in the model's dtype, twice where a cap or a scale makes another copy, and the float32 pieces of the loss and of KL.
     outputs = 0 if options is None else vocabulary * (2 * options.length * item + 5 * 4 * CHUNK) + SLACK
     stored = sum(choice.bytes for choice in choices)
     replaced = sum(choice.dense_parameters * BITS[choice.layer.dtype] // 8 for choice in choices)
     return Needs(
         layers=LAYER_COPIES * 8 * largest_weight + SLACK,
+        calibrate=calibrate + (LAYER_COPIES * 8 * largest_weight if weighted else 0),
         verify=resident + 2 * 4 * max(blocks.values(), default=0) + 2 * 8 * largest_weight + 5 * 4 * tokens * vocabulary + SLACK,
         evaluate=0 if options is None else item * max(checkpoint.parameters, compressed) + outputs,
         compare=0 if options is None else item * (checkpoint.parameters + compressed) + 2 * outputs,
         output=checkpoint.bytes - replaced + stored + companion_bytes(checkpoint),
         scratch=stored,
     )
+
+
+def backward_bytes(checkpoint: Checkpoint, layers: Sequence[Layer], *, length: int, vocabulary: int, item: int) -> int:
+    """Memory for a model of these linear layers, `item` bytes a number, and one pass forward and backward over `length` tokens."""
+    # The logits, their gradient and the loss between them, and the pieces of the score.
+    outputs = vocabulary * (4 * length * max(item, 4) + 5 * 4 * CHUNK)
+    activations = ACTIVATIONS * item * length * sum(sum(layer.shape) for layer in layers)
+    return item * checkpoint.parameters + outputs + activations + SLACK
+
+
+def moment_bytes(out_features: int, in_features: int) -> int:
+    """Of a layer while it is calibrated: both moments and the singular vectors of the shorter side, float32."""
+    return 4 * (out_features**2 + in_features**2 + min(out_features, in_features) ** 2)
+
+
+def item_bytes(checkpoint: Checkpoint, device: str) -> int:
+    """Of a number in a model that computes: float32 on a CPU, elsewhere the widest dtype of the files."""
+    return 4 if device == "cpu" else max(BITS[entry.dtype] for entry in checkpoint.tensors.values()) // 8
 
 
 def companion_bytes(checkpoint: Checkpoint) -> int:
@@ -88,6 +125,10 @@ def check_memory(needs: Needs, device: str) -> int:
     free = device_memory(device).free
     levers = {
         "decomposing the largest layer": (needs.layers, "Leave the largest layers out (--exclude), or use a machine with more memory."),
+        "reading the calibration text": (
+            needs.calibrate,
+            "Shorten its sequences, use --method plain, which needs no text, or use a machine with more memory.",
+        ),
         "checking the result": (needs.verify, "Close other programs, or use a machine with more memory."),
         "measuring the models": (needs.evaluate, "Leave the evaluation out (no --evaluate or --data), or shorten its sequences."),
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
+from bondwise.memory import runs_within
 from bondwise.replay import is_transposed, layer_module
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def first_order(
     The gradients of as many layers as `budget` bytes hold, of all sequences, are in memory at a time; each such group costs a pass over the
     sequences. `requires_grad` of the parameters is as before afterwards.
     """
-    groups = _groups(layers, budget // (4 * replay.sequences))
+    groups = runs_within(layers, lambda layer: 4 * replay.sequences * layer.weight_parameters, budget)
     steps, total = 0, len(groups) * replay.sequences + len(layers)
     found: dict[str, list[list[float]]] = {}
     for group in groups:
@@ -68,19 +69,6 @@ def _products(module: nn.Module, weights: Sequence[Tensor], gradients: Sequence[
         change = weight.to(dense.device, torch.float32) - dense.float()
         products.append([float((gradient.float() * change).sum()) for gradient in oriented])
     return products
-
-
-def _groups(layers: Sequence[Layer], room: int) -> list[list[Layer]]:
-    """The layers in runs of at most `room` weights, or one layer, in order."""
-    groups: list[list[Layer]] = []
-    used = 0
-    for layer in layers:
-        if not groups or used + layer.weight_parameters > room:
-            groups.append([])
-            used = 0
-        groups[-1].append(layer)
-        used += layer.weight_parameters
-    return groups
 
 
 @contextmanager

@@ -33,10 +33,11 @@ def layer_path(folder: Path, number: int, name: str) -> Path:
     return folder / f"{number:05}-{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:120]}.safetensors"
 
 
-def layer_key(fingerprint: str, choice: Choice) -> str:
-    """What a layer was made from and how; SHA-256 in hex."""
-    wanted = [choice.layer.name, choice.layer.dtype, choice.layer.shape, choice.out_modes, choice.in_modes, choice.bond_dims, choice.error]
-    return hashlib.sha256(json.dumps([fingerprint, *wanted]).encode()).hexdigest()
+def layer_key(fingerprint: str, choice: Choice, text: str) -> str:
+    """What a layer was made from and how, SHA-256 in hex; `text` says which calibration text, for the methods that use one."""
+    layer = choice.layer
+    wanted = [layer.name, layer.dtype, layer.shape, choice.out_modes, choice.in_modes, choice.bond_dims, choice.error, choice.method]
+    return hashlib.sha256(json.dumps([fingerprint, *wanted, text if choice.method != "plain" else ""]).encode()).hexdigest()
 
 
 def save_layer(path: Path, key: str, cores: Sequence[Tensor], figures: LayerFigures) -> None:

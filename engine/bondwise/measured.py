@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bondwise.profile_places import Place, Size
     from bondwise.run import Run
     from bondwise.schema import ProfileOptions
-    from bondwise.tensorize import Told
+    from bondwise.told import Told
 
 BATCH = {"cpu": 1}
 """Sizes of one layer that pass through the model together, by kind of device. A CPU is busy with one already."""

@@ -1,10 +1,29 @@
-"""Giving freed memory back to the system, so that peak memory is what is in use and not what once was."""
+"""Memory: what goes together within a bound, and giving back what was freed, so that the peak is what is in use and not what once was."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Item = TypeVar("Item")
+
+
+def runs_within(items: Iterable[Item], size: Callable[[Item], int], room: int) -> list[list[Item]]:
+    """The items in runs, in order, whose sizes add up to at most `room`; one that is larger is a run of its own."""
+    runs: list[list[Item]] = []
+    used = 0
+    for item in items:
+        each = size(item)
+        if not runs or used + each > room:
+            runs.append([])
+            used = 0
+        runs[-1].append(item)
+        used += each
+    return runs
 
 
 def release_freed_memory() -> None:

@@ -14,14 +14,14 @@ from bondwise.errors import UserError
 from bondwise.modelmap import map_model, select
 from bondwise.predict import baseline_loss, loss_tables
 from bondwise.profile_file import read_profile
-from bondwise.schema import Budget, EvaluateOptions, PlanFile, PlanResult, TensorizeRule
+from bondwise.schema import Budget, CalibrationOptions, EvaluateOptions, PlanFile, PlanResult, TensorizeRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bondwise.modelmap import Layer
     from bondwise.predict import Point
-    from bondwise.schema import Sensitivity
+    from bondwise.schema import Method, Sensitivity
 
 _DOWN_PROJECTIONS = frozenset(("down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo", "c_proj"))
 """What the map from the MLP back to the residual stream is called. `c_proj` and `wo` are that in the MLP only, so the group decides."""
@@ -38,6 +38,7 @@ class Request:
     exclude: Sequence[str] | None = None
     floor: float = 0.1
     ceiling: float = 0.95
+    method: Method = "plain"
 
 
 def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFile | None]:
@@ -55,7 +56,12 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
             f"Profile this model: profile {checkpoint.folder.name} --output {checkpoint.folder.name}.sensitivity.json",
         )
     _check_curves(request.profile, profile)
-    tables = loss_tables(profile)
+    if request.method != "plain" and profile.sites != "low-rank":
+        raise UserError(
+            f"Method {request.method} is for low-rank sites, and {request.profile} was made with {profile.sites} sites.",
+            "Plan with method plain, or profile again with low-rank sites.",
+        )
+    tables = loss_tables(profile, request.method)
     if not tables:
         raise UserError(
             f"{request.profile} has no curve of any layer: there is nothing to plan from.",
@@ -71,6 +77,7 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
         exclude=exclude,
         floor=request.floor,
         ceiling=request.ceiling,
+        method=request.method,
     )
     dense = [layer for layer in layers if layer.state == "dense" and len(layer.shape) == 2]
     excluded = {layer.name for layer in select(dense, exclude)} if exclude else set[str]()
@@ -113,7 +120,10 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
         output=_output_folder(output, checkpoint.folder),
         budget=budget,
         predicted=predicted,
-        tensorize=[TensorizeRule(layers=[layer.name], chi=point.chi, sites=profile.sites) for layer, point in chosen],
+        tensorize=[
+            TensorizeRule(layers=[layer.name], chi=point.chi, sites=profile.sites, method=request.method) for layer, point in chosen
+        ],
+        calibration=None if request.method == "plain" else CalibrationOptions(data=_text(profile, request.profile.parent, folder)),
         evaluate=EvaluateOptions(),
     )
 
@@ -174,6 +184,12 @@ def _candidates(layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], 
 def _without_number(column: str) -> str:
     """`mlp.experts.3.down_proj` → `down_proj`: one pattern for all experts; without a number the whole column."""
     return column.rpartition(".")[2] if re.search(r"\.\d+\.", column) else column
+
+
+def _text(profile: Sensitivity, of_profile: Path, of_plan: Path) -> str:
+    """The text that the profile was made from; a file relative to the plan."""
+    is_file = profile.data.endswith((".txt", ".jsonl"))
+    return _relative(of_profile / profile.data, of_plan) if is_file else profile.data
 
 
 def _relative(path: Path, folder: Path) -> str:

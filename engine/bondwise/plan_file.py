@@ -64,10 +64,10 @@ def write_plan(path: Path, plan: PlanFile) -> None:
 def to_text(plan: PlanFile) -> str:
     """A plan as a person would lay it out: one line for a rule."""
     fields = plan.model_dump(by_alias=True, exclude_none=True, exclude={"tensorize"})
-    evaluate = {"evaluate": fields.pop("evaluate")} if "evaluate" in fields else {}
+    last = {key: fields.pop(key) for key in ("calibration", "evaluate") if key in fields}
     head = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in fields.items()]
     rules = ",\n".join(f"    {_rule(rule)}" for rule in plan.tensorize)
-    tail = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in evaluate.items()]
+    tail = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in last.items()]
     return "{\n" + ",\n".join([*head, f'  "tensorize": [\n{rules}\n  ]', *tail]) + "\n}\n"
 
 
@@ -89,10 +89,10 @@ def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
     }
     if plan.predicted is not None:
         options["predicted"] = plan.predicted.model_dump(exclude_none=True)
-    if plan.evaluate is not None:
-        data = plan.evaluate.data
-        is_file = data.endswith((".txt", ".jsonl"))
-        options["evaluate"] = {**plan.evaluate.model_dump(), "data": _absolute(data, folder) if is_file else data}
+    for key, text in (("calibration", plan.calibration), ("evaluate", plan.evaluate)):
+        if text is not None:
+            is_file = text.data.endswith((".txt", ".jsonl"))
+            options[key] = {**text.model_dump(), "data": _absolute(text.data, folder) if is_file else text.data}
     return _absolute(plan.model, folder), options
 
 

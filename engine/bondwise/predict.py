@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bondwise.schema import Cell, Curve, Sensitivity
+    from bondwise.schema import Cell, Curve, Method, Sensitivity
 
 SIGNIFICANT = 2.0
 """A rise of the loss counts as measured from so many standard errors on; below, the cell only bounds it."""
@@ -54,14 +54,21 @@ class _Ratio(NamedTuple):
     doubt: float
 
 
-def loss_tables(profile: Sensitivity) -> dict[str, list[Point]]:
-    """For each layer with a curve its points at the curve's bond dimensions, ascending in χ; the loss never rises with χ."""
+def loss_tables(profile: Sensitivity, method: Method = "plain") -> dict[str, list[Point]]:
+    """For each layer with a curve its points at the curve's bond dimensions, ascending in χ; the loss never rises with χ.
+
+    Cells were measured with the profile's method. For another one they say by how much curves err in the middle, not each layer's own error.
+    """
     cells: defaultdict[str, list[Cell]] = defaultdict(list)
-    for cell in profile.cells:
-        cells[cell.layer].append(cell)
+    if method == profile.method:
+        for cell in profile.cells:
+            cells[cell.layer].append(cell)
     baseline = baseline_loss(profile)
     correction = median_correction(profile, baseline)
-    return {curve.layer: _points(curve, _ratios(curve, cells[curve.layer], baseline, correction), correction) for curve in profile.curves}
+    return {
+        curve.layer: _points(curve, method, _ratios(curve, cells[curve.layer], baseline, correction), correction)
+        for curve in profile.curves
+    }
 
 
 def baseline_loss(profile: Sensitivity) -> float | None:
@@ -127,10 +134,10 @@ def _ratios(curve: Curve, cells: Sequence[Cell], baseline: float | None, correct
     return [found[key] for key in sorted(found)]
 
 
-def _points(curve: Curve, ratios: Sequence[_Ratio], correction: Correction) -> list[Point]:
+def _points(curve: Curve, method: Method, ratios: Sequence[_Ratio], correction: Correction) -> list[Point]:
     corrected: list[float] = []
     doubts: list[tuple[float, float]] = []
-    for chi, predicted in zip(curve.chi, curve.plain, strict=True):
+    for chi, predicted in zip(curve.chi, _losses(curve, method), strict=True):
         log, own, common = _ratio_at(math.log(chi), ratios, correction)
         corrected.append(predicted * math.exp(log))
         doubts.append((own, common))
@@ -139,6 +146,10 @@ def _points(curve: Curve, ratios: Sequence[_Ratio], correction: Correction) -> l
         Point(chi, parameters, loss, own, common)
         for chi, parameters, loss, (own, common) in zip(curve.chi, curve.parameters, losses, doubts, strict=True)
     ]
+
+
+def _losses(curve: Curve, method: Method) -> list[float]:
+    return {"plain": curve.plain, "input": curve.input, "fisher": curve.fisher}[method]
 
 
 def _ratio_at(log_chi: float, ratios: Sequence[_Ratio], correction: Correction) -> tuple[float, float, float]:

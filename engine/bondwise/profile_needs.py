@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from bondwise.checkpoint import BITS
 from bondwise.device import device_memory
 from bondwise.errors import UserError
-from bondwise.estimate import LAYER_COPIES, SLACK
-from bondwise.evaluate import CHUNK
+from bondwise.estimate import LAYER_COPIES, backward_bytes, item_bytes, moment_bytes
 from bondwise.loading import load_config
+from bondwise.modelmap import map_model
 from bondwise.terminal import size
 from bondwise.writing import free_bytes
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from bondwise.run import Run
     from bondwise.schema import ProfileRequest
 
-ACTIVATIONS = 2
-"""Numbers kept for the backward pass, as a multiple of the inputs and outputs of the layers: norms, gates and attention add to those."""
 CELL_BYTES, CURVE_BYTES = 600, 12000
 """Of one in the journal and the file."""
 
@@ -53,15 +51,13 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
     config, _ = load_config(source, allow_code=run.request.allow_code)
     text: Any = config.get_text_config()
     vocabulary, hidden = int(text.vocab_size), int(text.hidden_size)
-    item = 4 if run.device == "cpu" else max(BITS[entry.dtype] for entry in source.tensors.values()) // 8
+    item = item_bytes(source, run.device)
     length, sequences = options.length, options.sequences
     shapes = [place.layer.shape for place in places]
     moments = [moment_bytes(out, into) for out, into in shapes]
-    largest = max(out * into for out, into in shapes)
-    # The logits, their gradient and the loss between them, and the pieces of the score.
-    outputs = vocabulary * (4 * length * max(item, 4) + 5 * 4 * CHUNK)
-    activations = ACTIVATIONS * item * length * sum(out + into for out, into in shapes)
-    fixed = item * source.parameters + outputs + SLACK + max(activations + max(moments), 8 * LAYER_COPIES * largest)
+    largest = max(math.prod(shape) for shape in shapes)
+    model_and_pass = backward_bytes(source, map_model(source).layers, length=length, vocabulary=vocabulary, item=item)
+    fixed = model_and_pass + max(*moments, 8 * LAYER_COPIES * largest)
     free = device_memory(run.device).free
     if fixed > free:
         raise UserError(
@@ -86,8 +82,3 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
             f"The disk is too small: {size(2 * disk)} are needed where {output} lies, {size(disk_free)} are free.", "Make room."
         )
     return Budgets(room, states, gradients, cores, keeps, fixed + used, free, 2 * disk, disk_free)
-
-
-def moment_bytes(out_features: int, in_features: int) -> int:
-    """Of a layer while it is calibrated: both moments and the singular vectors of the shorter side, float32."""
-    return 4 * (out_features**2 + in_features**2 + min(out_features, in_features) ** 2)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bondwise.checkpoint import Checkpoint
     from bondwise.modelmap import Layer
-    from bondwise.schema import TensorizeRule
+    from bondwise.schema import Method, TensorizeRule
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Choice:
     in_modes: tuple[int, ...]
     bond_dims: tuple[int, ...]
     error: float | None
+    method: Method = "plain"
 
     @property
     def costs(self) -> Costs:
@@ -145,7 +146,7 @@ def _choose(layer: Layer, rule: TensorizeRule) -> Choice:
             bonds = mpo.max_bond_dims(out_modes, in_modes)
     except ValueError as failure:
         raise UserError(f"{layer.name} ({out_features}×{in_features}): {failure}.", "Choose another size or other sites.") from None
-    return Choice(layer, out_modes, in_modes, bonds, rule.error)
+    return Choice(layer, out_modes, in_modes, bonds, rule.error, rule.method)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -36,6 +36,14 @@ LayerState = Literal["dense", "mpo", "quantized"]
 LayerGroup = Literal["attention", "mlp", "other"]
 
 
+Method = Literal["plain", "input", "fisher"]
+"""How cores are found."""
+METHOD_HELP = (
+    "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
+    "inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites."
+)
+
+
 class TensorizeRule(Strict):
     """Which layers become MPOs and how. Later rules do not touch what an earlier rule matched."""
 
@@ -47,7 +55,7 @@ class TensorizeRule(Strict):
     sites: Annotated[Sites, Field(description="Number of cores, 2 to 5, or `low-rank`: two thin matrices.")] = "low-rank"
     out_modes: Annotated[list[int], Field(description="Output mode of each site; overrides `sites`.")] | None = None
     in_modes: Annotated[list[int], Field(description="Input mode of each site; together with `out_modes`.")] | None = None
-    method: Annotated[Literal["plain"], Field(description="How the cores are found: truncated singular value decompositions.")] = "plain"
+    method: Annotated[Method, Field(description=METHOD_HELP)] = "plain"
 
     @model_validator(mode="after")
     def _one_size(self) -> TensorizeRule:
@@ -58,6 +66,10 @@ class TensorizeRule(Strict):
             raise ValueError("give out_modes and in_modes together")
         if self.out_modes is not None and self.in_modes is not None and len(self.out_modes) != len(self.in_modes):
             raise ValueError(f"out_modes has {len(self.out_modes)} sites, in_modes {len(self.in_modes)}")
+        if self.method != "plain" and (self.sites != "low-rank" or self.out_modes is not None):
+            raise ValueError(f"method {self.method} is for low-rank sites: leave out sites and modes, or use method plain")
+        if self.method != "plain" and self.error is not None:
+            raise ValueError(f"method {self.method} takes chi or keep; an error of the weight to stay below is for method plain")
         return self
 
 
@@ -71,8 +83,19 @@ class EvaluateOptions(Strict):
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
 
 
+class CalibrationOptions(Strict):
+    """The text that the methods `input` and `fisher` learn from."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")] = (
+        "builtin"
+    )
+    length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
+    sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 8
+
+
 class TensorizeOptions(Strict):
     tensorize: Annotated[list[TensorizeRule], Field(min_length=1)]
+    calibration: CalibrationOptions = CalibrationOptions()
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
@@ -163,6 +186,7 @@ class LayerFigures(Record):
     """One tensorized layer."""
 
     name: str
+    method: Method = "plain"
     out_modes: list[int]
     in_modes: list[int]
     bond_dims: Annotated[list[int], Field(description="The interior bonds: one fewer than sites.")]
@@ -172,6 +196,9 @@ class LayerFigures(Record):
     original_bytes: int
     keep: Annotated[float, Field(description="parameters / original_parameters")]
     relative_error: Annotated[float, Field(description="‖W − Ŵ‖_F / ‖W‖_F")]
+    loss: Annotated[
+        float | None, Field(description="With method fisher: ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token.")
+    ] = None
     multiply_adds: Annotated[int, Field(description="Per token, through the cores.")]
     original_multiply_adds: int
     seconds: float
@@ -333,6 +360,7 @@ class Budget(Strict):
     exclude: Annotated[list[str], Field(description="Layers that stay dense: names, globs or `re:` patterns.")] = []
     floor: Annotated[float, Field(ge=0, le=1, description="No layer keeps less than this part of its parameters.")] = 0.1
     ceiling: Annotated[float, Field(gt=0, le=1, description="A layer that would keep more than this part stays dense.")] = 0.95
+    method: Annotated[Method, Field(description=METHOD_HELP)] = "plain"
 
 
 class Predicted(Record):
@@ -360,6 +388,7 @@ class PlanFile(Strict):
         list[TensorizeRule],
         Field(min_length=1, description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
     ]
+    calibration: Annotated[CalibrationOptions, Field(description="The text for the methods `input` and `fisher`.")] | None = None
     evaluate: Annotated[EvaluateOptions, Field(description="How both models are measured; leave it out to measure nothing.")] | None = None
 
 

@@ -19,17 +19,18 @@ from bondwise import __version__
 from bondwise.calibrate import collect_moments, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import UserError
+from bondwise.estimate import moment_bytes
 from bondwise.evaluate import check_fits
 from bondwise.harness import TASK
 from bondwise.journal import JOURNAL, read_events, utc_now
 from bondwise.loading import load_model, load_tokenizer
 from bondwise.measured import Work, measure, measure_baseline, measure_task
-from bondwise.memory import release_freed_memory
+from bondwise.memory import release_freed_memory, runs_within
 from bondwise.modelmap import find_container, map_model
 from bondwise.paired import METRICS
 from bondwise.predict import _predicted
 from bondwise.profile_file import SUFFIX, Book, check_same, read_profile
-from bondwise.profile_needs import Budgets, check_needs, moment_bytes
+from bondwise.profile_needs import Budgets, check_needs
 from bondwise.profile_places import EVERYTHING, Place, asked_sizes, listed, resolve_places
 from bondwise.replay import layer_module
 from bondwise.schema import (
@@ -42,8 +43,8 @@ from bondwise.schema import (
     Sensitivity,
 )
 from bondwise.spectral import curve, rank_correlation
-from bondwise.tensorize import Told
 from bondwise.text import token_sequences
+from bondwise.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -235,7 +236,7 @@ def _predict(work: Work, places: Sequence[Place]) -> None:
     chis = {place.layer.name: _chis(work, place) for place in places}
     missing = [place for place in places if chis[place.layer.name]]
     done = len(places) - len(missing)
-    for group in _groups(missing, work.budgets.moments):
+    for group in runs_within(missing, lambda place: moment_bytes(*place.layer.shape), work.budgets.moments):
         layers = [place.layer for place in group]
         work.run.phase("Decomposing layers")
         directions = find_directions(
@@ -275,17 +276,3 @@ def _chis(work: Work, place: Place) -> list[int]:
     if there is not None and (work.options.sites == "low-rank" or wanted <= set(there.chi)):
         return []
     return sorted(wanted | set(there.chi if there is not None else ()))
-
-
-def _groups(places: Sequence[Place], budget: int) -> list[list[Place]]:
-    """Runs of layers whose moments fit into `budget` bytes (`profile_needs.moment_bytes`); one layer at least."""
-    groups: list[list[Place]] = []
-    used = 0
-    for place in places:
-        each = moment_bytes(*place.layer.shape)
-        if not groups or used + each > budget:
-            groups.append([])
-            used = 0
-        groups[-1].append(place)
-        used += each
-    return groups

@@ -8,12 +8,7 @@ the weight, measured without that, all three losses are multiplied by the ratio 
 that the plain truncation drops. On SmolLM2-135M (7 layers of 6 blocks at 4 sizes) it raised the rank correlation of the plain prediction
 with the measured rise of the loss from 0.88 to 0.93, with the measured KL divergence from 0.90 to 0.96.
 
-The metric. A moment M of too few tokens, or with channels that never fire, is singular. So every figure here, of every method, is taken
-with M + `RIDGE`·diag(M) in the place of M (and diag at least `FLOOR` of its mean): relative to each channel, because the activations of a
-language model have a few channels a thousand times larger than the others, and a ridge relative to the mean would drown the rest. It
-keeps the eigenvalues of the correlation matrix above `RIDGE`, far above the rounding of moments summed in float32, whatever the scales of
-the channels: so the Cholesky factorization always exists, and is as accurate as if all channels were of one scale (N. Higham, Accuracy
-and Stability of Numerical Algorithms, 2nd ed., Theorem 10.6).
+Every moment is taken with the ridge of `weighted.metric`.
 """
 
 from __future__ import annotations
@@ -25,6 +20,7 @@ import torch
 
 from bondwise import mpo
 from bondwise.schema import Curve
+from bondwise.weighted import metric, precise_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
 
     from bondwise.calibrate import Moments
 
-RIDGE = 1e-4
-FLOOR = 1e-12
 KEEP_STEPS = 50
 """Steps of the fraction of parameters kept, up to as many parameters as the dense layer has."""
 FIRST_RANKS = 16
@@ -77,8 +71,8 @@ def curve(  # noqa: PLR0917 -- the layer, what is known of it, and its sites, in
         raise ValueError(f"bond dimension {min(chis)} is below 1")
     if not bool(weight.isfinite().all()):
         raise ValueError(f"the weight of {layer_name} has values that are NaN or infinite")
-    weight = _precise_device(weight.detach())
-    inputs, gradients = (_metric(_precise_device(moment).to(weight.device)) for moment in (moments.inputs, moments.gradients))
+    weight = precise_device(weight.detach())
+    inputs, gradients = (metric(precise_device(moment).to(weight.device)) for moment in (moments.inputs, moments.gradients))
     if (tuple(out_modes), tuple(in_modes)) == mpo.layer_modes(out_features, in_features, "low-rank"):
         sizes = low_rank_sizes(out_features, in_features, chis or ())
         return _low_rank(layer_name, weight.double(), inputs, gradients, moments.directions, sizes)
@@ -100,7 +94,7 @@ def singular_directions(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     From the eigenvalues of the Gram matrix, for the reason that `_low_rank` gives; the inputs' side where both are equal.
     """
-    precise = _precise_device(weight).double()
+    precise = precise_device(weight).double()
     long = precise if weight.shape[0] >= weight.shape[1] else precise.mT
     squares, vectors = torch.linalg.eigh(long.mT @ long)
     return squares, vectors
@@ -227,19 +221,6 @@ def _affordable(weight: Tensor, out_modes: Sequence[int], in_modes: Sequence[int
 
 
 # --- pure --------------------------------------------------------------------------------------------------------------------------
-
-
-def _precise_device(tensor: Tensor) -> Tensor:
-    """On a device that has float64: not on Apple's."""
-    return tensor.cpu() if tensor.device.type == "mps" else tensor
-
-
-def _metric(moment: Tensor) -> Tensor:
-    """A moment [size, size] with its ridge, float64."""
-    precise = moment.double()
-    diagonal = precise.diagonal()
-    ridge = RIDGE * diagonal.clamp(min=FLOOR * float(diagonal.mean()))
-    return precise + torch.diag(ridge)
 
 
 def _centred_ranks(values: Sequence[float]) -> list[float]:

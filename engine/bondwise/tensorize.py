@@ -14,19 +14,19 @@ import time
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
 from bondwise import __version__, atomic
-from bondwise.checkpoint import BITS, Checkpoint, check_finite, open_checkpoint
+from bondwise.checkpoint import Checkpoint, open_checkpoint
+from bondwise.compress import compress_all
 from bondwise.errors import UserError
 from bondwise.estimate import Needs, check_disk, check_memory, estimate
 from bondwise.evaluate import evaluate, evaluate_pair
-from bondwise.journal import JOURNAL, read_events, utc_now
-from bondwise.layer_files import layer_key, layer_path, load_figures, read_cores, save_layer
+from bondwise.journal import utc_now
+from bondwise.layer_files import read_cores
 from bondwise.loading import load_config, load_model, load_tokenizer
-from bondwise.memory import release_freed_memory
 from bondwise.model_card import declared_licence, model_card
 from bondwise.modelmap import map_model
 from bondwise.resolve import Choice, check_model, not_smaller, resolve, slower
@@ -35,41 +35,34 @@ from bondwise.schema import (
     EstimateEvent,
     EvaluateOptions,
     Evaluation,
-    EvaluationEvent,
-    LayerEvent,
     LayerFigures,
     Lineage,
     TensorizeOptions,
     TensorizeRequest,
     TensorizeResult,
     VerifiedEvent,
-    WarningEvent,
 )
 from bondwise.text import token_sequences
+from bondwise.told import Told
 from bondwise.trust import OWN_MODULE, code_files
 from bondwise.writing import LINEAGE_FILE, CheckpointWriter, PlannedTensor, Replacement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from bondwise.compress import Layers
+    from bondwise.modelmap import Layer
     from bondwise.run import Run
+    from bondwise.schema import CalibrationOptions
 
 CHECK_TOKENS = 32
 """Random tokens put through the written model and through the base architecture with the dense product of the same cores."""
 TOLERANCE = 0.01
 """Largest accepted difference of their log-probabilities (nats). Both compute in float32 from the same stored numbers, so only the order of
 summation differs; a core that is swapped, transposed or lost moves them by 1 and more."""
-
-
-class Layers(NamedTuple):
-    """The finished layers, in order: what each became, its resume point and its figures."""
-
-    choices: list[Choice]
-    paths: list[Path]
-    figures: list[LayerFigures]
 
 
 def run(run: Run) -> TensorizeResult:
@@ -88,17 +81,19 @@ def run(run: Run) -> TensorizeResult:
     atomic.remove_temporaries(run.checkpoints)
     with CheckpointWriter(output, folder) as writer:
         source = open_checkpoint(folder, allow_code=request.allow_code)
-        choices = resolve(map_model(source).layers, options.tensorize)
+        model_layers = map_model(source).layers
+        choices = resolve(model_layers, options.tensorize)
         told = Told(run)
         for warning in (not_smaller(choices), slower(choices)):
             told.warn(warning)
         code = code_files(folder, source.config)
         check_model(source, choices, allow_code=request.allow_code)
         tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
-        needs = _check_needs(run, source, choices, output)
+        ids = _calibration_text(run, folder, options.calibration) if any(choice.method != "plain" for choice in choices) else None
+        needs = _check_needs(run, source, model_layers, choices, output)
         run.check_cancelled()
 
-        layers = _decompose_all(run, source, choices, told)
+        layers = compress_all(run, source, choices, ids, told)
         if code_files(folder, source.config) != code:
             raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
         _write(run, writer, source, layers, code)
@@ -129,32 +124,6 @@ def run(run: Run) -> TensorizeResult:
 # --- before the work -----------------------------------------------------------------------------------------------------------------
 
 
-class Told:
-    """What the journal says already, so that a resumed run does not say it again."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        journal = run.directory / JOURNAL
-        events, _ = read_events(journal.read_bytes(), str(journal)) if journal.is_file() else ([], 0)
-        self._warnings = {event["message"] for event in events if event["type"] == "warning"}
-        self._layers = {event["layer"]["name"] for event in events if event["type"] == "layer"}
-        self._roles = {event["role"] for event in events if event["type"] == "evaluation"}
-
-    def warn(self, message: str | None) -> None:
-        if message is not None and message not in self._warnings:
-            self._warnings.add(message)
-            self._run.emit(WarningEvent, message=message)
-
-    def layer(self, figures: LayerFigures, *, again: bool) -> None:
-        """`again`: the layer was done in this process, whatever was said before."""
-        if again or figures.name not in self._layers:
-            self._run.emit(LayerEvent, layer=figures)
-
-    def evaluation(self, role: str, found: Evaluation, *, again: bool) -> None:
-        if again or role not in self._roles:
-            self._run.emit(EvaluationEvent, role=role, evaluation=found)
-
-
 def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
     """The tokenizer, after the text was found long enough: better told now than after an hour."""
     tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
@@ -162,9 +131,17 @@ def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedT
     return tokenizer
 
 
-def _check_needs(run: Run, source: Checkpoint, choices: list[Choice], output: Path) -> Needs:
-    options = cast("TensorizeRequest", run.request).options.evaluate
-    needs = estimate(source, choices, options, vocabulary=_vocabulary(run, source), tokens=CHECK_TOKENS, device=run.device)
+def _calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> Tensor:
+    """Token ids [sequences, length] int64. Raises UserError where the text is too short."""
+    tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
+    return token_sequences(
+        tokenizer, options.data, "calibration", length=options.length, sequences=options.sequences, seed=run.request.seed
+    )
+
+
+def _check_needs(run: Run, source: Checkpoint, layers: Sequence[Layer], choices: list[Choice], output: Path) -> Needs:
+    options = cast("TensorizeRequest", run.request).options
+    needs = estimate(source, layers, choices, options, vocabulary=_vocabulary(run, source), tokens=CHECK_TOKENS, device=run.device)
     memory_available = check_memory(needs, run.device)
     present = sum(path.stat().st_size for path in run.checkpoints.glob("*.safetensors"))
     disk, disk_available = check_disk(needs, output, run.checkpoints, present)
@@ -184,78 +161,6 @@ def _check_needs(run: Run, source: Checkpoint, choices: list[Choice], output: Pa
 def _vocabulary(run: Run, source: Checkpoint) -> int:
     config, _ = load_config(source, allow_code=run.request.allow_code)
     return int(cast("Any", config.get_text_config()).vocab_size)
-
-
-# --- layer by layer ------------------------------------------------------------------------------------------------------------------
-
-
-def _decompose_all(run: Run, source: Checkpoint, choices: list[Choice], told: Told) -> Layers:
-    run.phase("Decomposing layers")
-    fingerprint = source.fingerprint()
-    paths = [layer_path(run.checkpoints, number, choice.layer.name) for number, choice in enumerate(choices)]
-    figures: list[LayerFigures] = []
-    for choice, path in zip(choices, paths, strict=True):
-        run.check_cancelled()
-        key = layer_key(fingerprint, choice)
-        done = load_figures(path, key)
-        if done is None:
-            made = compress_layer(source, choice, run.device)
-            save_layer(path, key, *made)
-            told.layer(made[1], again=True)
-            figures.append(made[1])
-        else:
-            told.layer(done, again=False)
-            figures.append(done)
-        release_freed_memory()
-        run.progress(len(figures), len(choices), "layers")
-    found = [figure for choice, figure in zip(choices, figures, strict=True) if choice.error is not None]
-    if dense := [figure.name for figure in found if figure.keep >= 1]:
-        told.warn(f"{', '.join(dense[:3])}{' and others' if len(dense) > 3 else ''} did not become smaller: allow a larger error.")
-    return Layers(choices, paths, figures)
-
-
-def compress_layer(source: Checkpoint, choice: Choice, device: str) -> tuple[list[Tensor], LayerFigures]:
-    """Reads and decomposes one layer: its cores as they are stored, on the CPU, and its figures, which are those of the stored cores.
-
-    Raises UserError when the weight, or a core in the checkpoint's dtype, is not finite.
-    """
-    import torch
-
-    from bondwise import mpo
-    from bondwise.layers import contract_weights, core_weights, costs
-
-    started = time.perf_counter()
-    layer = choice.layer
-    weight = source.read(layer.tensors[0])
-    check_finite(layer.tensors[0], weight)
-    dtype = weight.dtype
-    weight = (weight.mT if layer.transposed else weight).to(device)  # [out, in]
-    target: dict[str, Any] = {"chi": choice.bond_dims} if choice.error is None else {"error": choice.error}
-    decomposed = mpo.decompose(weight, choice.out_modes, choice.in_modes, **target)
-    cores = core_weights(decomposed, dtype)
-    for index, core in enumerate(cores):
-        check_finite(f"{layer.name}, core {index} in {layer.dtype},", core)
-    out_features, in_features = layer.shape
-    precise = [core.to(torch.float64 if core.device.type != "mps" else torch.float32) for core in cores]
-    product = contract_weights(precise, choice.out_modes, choice.in_modes, decomposed.bond_dims, out_features, in_features)
-    error = mpo.relative_error(weight.to(product.device), product)
-    counted = costs(choice.out_modes, choice.in_modes, decomposed.bond_dims)
-    bits = BITS[layer.dtype]
-    return [core.cpu() for core in cores], LayerFigures(
-        name=layer.name,
-        out_modes=list(choice.out_modes),
-        in_modes=list(choice.in_modes),
-        bond_dims=list(decomposed.bond_dims),
-        parameters=counted.parameters,
-        original_parameters=choice.dense_parameters,
-        bytes=counted.parameters * bits // 8,
-        original_bytes=choice.dense_parameters * bits // 8,
-        keep=counted.parameters / choice.dense_parameters,
-        relative_error=error,
-        multiply_adds=counted.multiply_adds,
-        original_multiply_adds=choice.dense_parameters,
-        seconds=time.perf_counter() - started,
-    )
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------------------------

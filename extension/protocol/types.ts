@@ -87,6 +87,27 @@ export interface Budget {
    * A layer that would keep more than this part stays dense.
    */
   ceiling?: number;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites.
+   */
+  method?: 'plain' | 'input' | 'fisher';
+}
+/**
+ * The text that the methods `input` and `fisher` learn from.
+ */
+export interface CalibrationOptions {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
 }
 /**
  * One layer at one size, measured: all else is the original model.
@@ -204,6 +225,7 @@ export interface Predicted {
  */
 export interface LayerFigures {
   name: string;
+  method?: 'plain' | 'input' | 'fisher';
   out_modes: number[];
   in_modes: number[];
   /**
@@ -222,6 +244,10 @@ export interface LayerFigures {
    * ‖W − Ŵ‖_F / ‖W‖_F
    */
   relative_error: number;
+  /**
+   * With method fisher: ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token.
+   */
+  loss?: number | null;
   /**
    * Per token, through the cores.
    */
@@ -780,6 +806,7 @@ export interface PlanFile {
    * @minItems 1
    */
   tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions1 | null;
   evaluate?: EvaluateOptions2 | null;
 }
 /**
@@ -806,6 +833,10 @@ export interface Budget1 {
    * A layer that would keep more than this part stays dense.
    */
   ceiling?: number;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites.
+   */
+  method?: 'plain' | 'input' | 'fisher';
 }
 /**
  * What the planner expects of the whole model.
@@ -853,9 +884,26 @@ export interface TensorizeRule {
   out_modes?: number[] | null;
   in_modes?: number[] | null;
   /**
-   * How the cores are found: truncated singular value decompositions.
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites.
    */
-  method?: 'plain';
+  method?: 'plain' | 'input' | 'fisher';
+}
+/**
+ * The text for the methods `input` and `fisher`.
+ */
+export interface CalibrationOptions1 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
 }
 /**
  * How both models are measured; leave it out to measure nothing.
@@ -1052,12 +1100,30 @@ export interface TensorizeOptions {
    * @minItems 1
    */
   tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions2;
   /**
    * The folder to make. It appears only when it is whole.
    */
   output: string;
   evaluate?: EvaluateOptions | null;
   predicted?: Predicted3 | null;
+}
+/**
+ * The text that the methods `input` and `fisher` learn from.
+ */
+export interface CalibrationOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
 }
 /**
  * What the planner expects of the whole model.

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, VOCABULARY, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bondwise import device, estimate, tensorize, writing
+from bondwise import compress, device, estimate, tensorize, writing
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import Memory
 from bondwise.modelmap import map_model
@@ -222,14 +222,14 @@ def test_both_models_are_measured_on_the_same_text(tmp_path: Path, llama: Path) 
 
 def test_a_cancelled_run_keeps_its_layers_and_goes_on(tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tensorize_run(tmp_path / "run", llama, tmp_path / "out", {"layers": ["*"], "keep": 0.5})
-    save = tensorize.save_layer
+    save = compress.save_layer
 
     def save_then_cancel(path: Path, *arguments: Any) -> None:
         save(path, *arguments)
         if path.name.startswith("00002-"):
             (run / "cancel").touch()
 
-    monkeypatch.setattr(tensorize, "save_layer", save_then_cancel)
+    monkeypatch.setattr(compress, "save_layer", save_then_cancel)
     assert start(run) == 130
     assert json.loads((run / "status.json").read_text())["state"] == "cancelled"
     assert not (tmp_path / "out").exists()
@@ -238,13 +238,13 @@ def test_a_cancelled_run_keeps_its_layers_and_goes_on(tmp_path: Path, llama: Pat
     assert len(kept) == 3
 
     compressed: list[str] = []
-    compress = tensorize.compress_layer
+    make = compress.compress_layer
 
-    def note(source: Any, choice: Any, where: str) -> Any:
+    def note(source: Any, choice: Any, *rest: Any) -> Any:
         compressed.append(choice.layer.name)
-        return compress(source, choice, where)
+        return make(source, choice, *rest)
 
-    monkeypatch.setattr(tensorize, "compress_layer", note)
+    monkeypatch.setattr(compress, "compress_layer", note)
     (run / "cancel").unlink()
     result = finish(run)
     assert len(compressed) == len(result["layers"]) - 3

@@ -1,0 +1,196 @@
+"""Layer by layer from weights to cores; every finished layer is a resume point.
+
+The plain method needs the weight alone, and one layer is in memory at a time. The others need what a calibration text says of the layer:
+the model is loaded, and as many layers at a time as the memory holds moments of are calibrated and then decomposed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from bondwise import mpo
+from bondwise.calibrate import collect_moments
+from bondwise.checkpoint import BITS, Checkpoint, check_finite
+from bondwise.device import device_memory
+from bondwise.errors import UserError
+from bondwise.estimate import moment_bytes
+from bondwise.layer_files import layer_key, layer_path, load_figures, save_layer
+from bondwise.layers import contract_weights, core_weights, costs
+from bondwise.loading import load_model
+from bondwise.memory import release_freed_memory, runs_within
+from bondwise.schema import LayerFigures, TensorizeRequest
+from bondwise.weighted import decompose_weighted, predicted_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from bondwise.calibrate import Moments
+    from bondwise.resolve import Choice
+    from bondwise.run import Run
+    from bondwise.told import Told
+
+
+class Layers(NamedTuple):
+    """The finished layers, in order: what each became, its resume point and its figures."""
+
+    choices: list[Choice]
+    paths: list[Path]
+    figures: list[LayerFigures]
+
+
+def compress_all(run: Run, source: Checkpoint, choices: list[Choice], ids: Tensor | None, told: Told) -> Layers:
+    """Decomposes the layers that no earlier process of this run has finished.
+
+    `ids` are the token ids [sequences, length] int64 of the calibration text; None where no choice needs them. Raises UserError for
+    weights, moments or cores that are not finite, and for a layer that no token of the text reaches.
+    """
+    work = _Work(run, source, choices, ids, told)
+    run.phase("Decomposing layers")
+    work.take_finished()
+    plain = [choice for choice in work.left() if choice.method == "plain"]
+    for choice in plain:
+        work.make(choice, None)
+    weighted = work.left()
+    if weighted:
+        _compress_weighted(work, weighted)
+    found = [work.figures[choice.layer.name] for choice in choices]
+    grown = [figures.name for choice, figures in zip(choices, found, strict=True) if choice.error is not None and figures.keep >= 1]
+    if grown:
+        told.warn(f"{', '.join(grown[:3])}{' and others' if len(grown) > 3 else ''} did not become smaller: allow a larger error.")
+    return Layers(choices, [work.paths[choice.layer.name] for choice in choices], found)
+
+
+class _Work:
+    def __init__(self, run: Run, source: Checkpoint, choices: list[Choice], ids: Tensor | None, told: Told) -> None:
+        self.run, self.source, self.ids, self.told = run, source, ids, told
+        self.choices = choices
+        self.paths = {choice.layer.name: layer_path(run.checkpoints, number, choice.layer.name) for number, choice in enumerate(choices)}
+        self.figures: dict[str, LayerFigures] = {}
+        text = "" if ids is None else hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest() + str(run.request.seed)
+        fingerprint = source.fingerprint()
+        self._keys = {choice.layer.name: layer_key(fingerprint, choice, text) for choice in choices}
+
+    def left(self) -> list[Choice]:
+        return [choice for choice in self.choices if choice.layer.name not in self.figures]
+
+    def take_finished(self) -> None:
+        for choice in self.choices:
+            self.run.check_cancelled()
+            name = choice.layer.name
+            if (done := load_figures(self.paths[name], self._keys[name])) is not None:
+                self.told.layer(done, again=False)
+                self._add(done)
+
+    def make(self, choice: Choice, moments: Moments | None) -> None:
+        self.run.check_cancelled()
+        name = choice.layer.name
+        cores, figures = compress_layer(self.source, choice, self.run.device, moments)
+        save_layer(self.paths[name], self._keys[name], cores, figures)
+        self.told.layer(figures, again=True)
+        self._add(figures)
+        release_freed_memory()
+
+    def _add(self, figures: LayerFigures) -> None:
+        self.figures[figures.name] = figures
+        self.run.progress(len(self.figures), len(self.choices), "layers")
+
+
+def _compress_weighted(work: _Work, choices: Sequence[Choice]) -> None:
+    run = work.run
+    request = cast("TensorizeRequest", run.request)
+    assert work.ids is not None
+    run.phase(f"Loading {work.source.folder.name}")
+    model = load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
+    room = device_memory(run.device).free // 2
+    for group in runs_within(choices, lambda choice: moment_bytes(*choice.layer.shape), room):
+        run.phase("Reading the calibration text")
+        moments = collect_moments(
+            model,
+            [choice.layer for choice in group],
+            work.ids,
+            gradients=any(choice.method == "fisher" for choice in group),
+            seed=request.seed,
+            progress=functools.partial(run.progress, unit="sequences"),
+            check_cancelled=run.check_cancelled,
+        )
+        _warn_of_little_text(work, group, moments)
+        run.phase("Decomposing layers")
+        for choice in group:
+            work.make(choice, moments.pop(choice.layer.name))
+
+
+def _warn_of_little_text(work: _Work, group: Sequence[Choice], moments: dict[str, Moments]) -> None:
+    short = [(choice.layer, moments[choice.layer.name].tokens) for choice in group]
+    short = [(layer, tokens) for layer, tokens in short if tokens < layer.shape[1]]
+    if short:
+        layer, tokens = min(short, key=lambda one: one[1] / one[0].shape[1])
+        work.told.warn(
+            f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs"
+            f"{f', and {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
+        )
+
+
+def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Moments | None) -> tuple[list[Tensor], LayerFigures]:
+    """Reads and decomposes one layer: its cores as they are stored, on the CPU, and its figures, which are those of the stored cores.
+
+    `moments` are needed by every method but the plain one. Raises UserError when the weight, or a core in the checkpoint's dtype, is not
+    finite.
+    """
+    import torch
+
+    started = time.perf_counter()
+    layer = choice.layer
+    weight = source.read(layer.tensors[0])
+    check_finite(layer.tensors[0], weight)
+    dtype = weight.dtype
+    weight = (weight.mT if layer.transposed else weight).to(device)  # [out, in]
+    decomposed = _decompose(choice, weight, moments)
+    cores = core_weights(decomposed, dtype)
+    for index, core in enumerate(cores):
+        check_finite(f"{layer.name}, core {index} in {layer.dtype},", core)
+    out_features, in_features = layer.shape
+    precise = [core.to(torch.float64 if core.device.type != "mps" else torch.float32) for core in cores]
+    product = contract_weights(precise, choice.out_modes, choice.in_modes, decomposed.bond_dims, out_features, in_features)
+    weight = weight.to(product.device)
+    counted = costs(choice.out_modes, choice.in_modes, decomposed.bond_dims)
+    bits = BITS[layer.dtype]
+    return [core.cpu() for core in cores], LayerFigures(
+        name=layer.name,
+        method=choice.method,
+        out_modes=list(choice.out_modes),
+        in_modes=list(choice.in_modes),
+        bond_dims=list(decomposed.bond_dims),
+        parameters=counted.parameters,
+        original_parameters=choice.dense_parameters,
+        bytes=counted.parameters * bits // 8,
+        original_bytes=choice.dense_parameters * bits // 8,
+        keep=counted.parameters / choice.dense_parameters,
+        relative_error=mpo.relative_error(weight, product),
+        loss=None if choice.method != "fisher" else _predicted(weight - product, moments),
+        multiply_adds=counted.multiply_adds,
+        original_multiply_adds=choice.dense_parameters,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _predicted(change: Tensor, moments: Moments | None) -> float:
+    assert moments is not None and moments.gradients is not None
+    return predicted_loss(change, moments.inputs, moments.gradients)
+
+
+def _decompose(choice: Choice, weight: Tensor, moments: Moments | None) -> mpo.MPO:
+    if choice.method == "plain":
+        target: dict[str, Any] = {"chi": choice.bond_dims} if choice.error is None else {"error": choice.error}
+        return mpo.decompose(weight, choice.out_modes, choice.in_modes, **target)
+    assert moments is not None
+    (chi,) = choice.bond_dims
+    try:
+        return decompose_weighted(weight, moments.inputs, moments.gradients if choice.method == "fisher" else None, chi=chi)
+    except ValueError as failure:
+        raise UserError(f"{choice.layer.name}: {failure}.", "Leave it out (--exclude), or use --method plain for it.") from None

@@ -1,0 +1,161 @@
+"""Layers that are decomposed by what a calibration text says of them, from run.json to the folder."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from engine_runs import events, fail, finish, make_run
+from moment_problems import loss, ridged
+from safetensors.torch import load_file
+from tiny_models import make_tiny_model, make_tokenizer, save_tiny_model
+from transformers import AutoModelForCausalLM
+
+from bondwise import compress, estimate
+from bondwise.calibrate import Moments, collect_moments
+from bondwise.checkpoint import open_checkpoint
+from bondwise.device import Memory
+from bondwise.modelmap import map_model
+from bondwise.run import start
+from bondwise.schema import LayerFigures
+from bondwise.text import token_sequences
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+TEXT: dict[str, Any] = {"length": 64, "sequences": 6}
+METHODS = ["input", "fisher"]
+
+
+@pytest.fixture(autouse=True)
+def module_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+
+def weighted_run(directory: Path, model: Path, output: Path, *rules: dict[str, Any], **calibration: Any) -> Path:
+    options = {"tensorize": list(rules), "output": str(output), "calibration": {**TEXT, **calibration}}
+    return make_run(directory, "tensorize", options, model=str(model))
+
+
+def moments_of(architecture: str, folder: Path) -> dict[str, Moments]:
+    """As the run collects them: of the built-in text, with the labels of seed 0."""
+    layers = map_model(open_checkpoint(folder)).layers
+    ids = token_sequences(make_tokenizer(), "builtin", "calibration", **TEXT)
+    return collect_moments(make_tiny_model(architecture), layers, ids, seed=0, progress=lambda *_: None, check_cancelled=lambda: None)
+
+
+def low_rank_product(folder: Path, name: str) -> Tensor:
+    tensors = load_file(folder / "model.safetensors")
+    return tensors[f"{name}.cores.1.weight"].double() @ tensors[f"{name}.cores.0.weight"].double()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "phi3"])
+def test_the_weighted_methods_lose_less_than_the_plain_one(architecture: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(architecture, tmp_path / "base")
+    moments = moments_of(architecture, folder)
+    source = open_checkpoint(folder)
+    layers = {layer.name: layer for layer in map_model(source).layers}
+    dense = {
+        name: (source.read(layer.tensors[0]).mT if layer.transposed else source.read(layer.tensors[0])).double()
+        for name, layer in layers.items()
+    }
+    changes: dict[str, dict[str, Tensor]] = {}
+    for method in ("plain", *METHODS):
+        result = finish(weighted_run(tmp_path / method, folder, tmp_path / f"out-{method}", {"layers": ["*"], "chi": 8, "method": method}))
+        assert {layer["method"] for layer in result["layers"]} == {method}
+        changes[method] = {name: dense[name] - low_rank_product(tmp_path / f"out-{method}", name) for name in layers}
+        told = {layer["name"]: layer["loss"] for layer in result["layers"]}
+        if method == "fisher":
+            assert told == {name: pytest.approx(loss(changes[method][name], moments[name]), rel=1e-6) for name in layers}
+        else:
+            assert set(told.values()) == {None}
+    for name, found in moments.items():
+        inputs = ridged(found.inputs)
+        by_inputs = {method: float(torch.trace(change[name] @ inputs @ change[name].mT)) for method, change in changes.items()}
+        by_both = {method: loss(change[name], found) for method, change in changes.items()}
+        by_weight = {method: float(change[name].norm()) for method, change in changes.items()}
+        for best, losses in (("input", by_inputs), ("fisher", by_both), ("plain", by_weight)):
+            assert losses[best] == pytest.approx(min(losses.values()), rel=1e-6)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out-fisher", trust_remote_code=True)
+
+
+def test_methods_mix_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    rules = (
+        {"layers": ["*.q_proj"], "chi": 4, "method": "input"},
+        {"layers": ["*.k_proj"], "chi": 4, "sites": 3},
+        {"layers": ["*.mlp.*"], "chi": 6, "method": "fisher"},
+    )
+    # One layer at a time, as where the memory holds no more.
+    monkeypatch.setattr(compress, "device_memory", lambda _: Memory(0, 0))
+    expected = finish(weighted_run(tmp_path / "run0", folder, tmp_path / "expected", *rules))
+    run = weighted_run(tmp_path / "run", folder, tmp_path / "out", *rules)
+    save = compress.save_layer
+
+    def save_then_cancel(path: Path, *arguments: Any) -> None:
+        save(path, *arguments)
+        if path.name.startswith("00004-"):
+            (run / "cancel").touch()
+
+    monkeypatch.setattr(compress, "save_layer", save_then_cancel)
+    assert start(run) == 130
+    monkeypatch.undo()
+    (run / "cancel").unlink()
+    done = len(list((run / "checkpoints").glob("*.safetensors")))
+    result = finish(run)
+    assert 0 < done < len(result["layers"])
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tmp_path / "expected" / "model.safetensors").read_bytes()
+    assert [layer["loss"] for layer in result["layers"]] == [layer["loss"] for layer in expected["layers"]]
+    told = [LayerFigures.model_validate(event["layer"]) for event in events(run, "layer")]
+    assert sorted(one.name for one in told) == sorted(layer["name"] for layer in result["layers"])
+
+
+def test_another_text_makes_a_layer_again(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    rule = {"layers": ["*.0.*.q_proj"], "chi": 4, "method": "input"}
+    made: list[bytes] = []
+    for name, length in (("first", 64), ("second", 80)):
+        finish(weighted_run(tmp_path / name, folder, tmp_path / f"out-{name}", rule, length=length))
+        made.append((tmp_path / f"out-{name}" / "model.safetensors").read_bytes())
+    assert made[0] != made[1]
+
+
+def test_little_text_is_said_and_too_little_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    rule = {"layers": ["*.0.*"], "chi": 4, "method": "input"}
+    run = weighted_run(tmp_path / "run", folder, tmp_path / "out", rule, length=8, sequences=2)
+    finish(run)
+    (warning,) = [event["message"] for event in events(run, "warning") if "calibration" in event["message"]]
+    assert "saw 16 tokens" in warning
+    (tmp_path / "short.txt").write_text("Not much.")
+    message = fail(weighted_run(tmp_path / "run2", folder, tmp_path / "out2", rule, data=str(tmp_path / "short.txt")))
+    assert "short.txt" in message and "tokens for calibration" in message
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ({"sites": 3, "chi": 4, "method": "fisher"}, "low-rank sites"),
+        ({"error": 0.1, "method": "input"}, "takes chi or keep"),
+        ({"chi": 4, "method": "magic"}, "method"),
+    ],
+)
+def test_what_a_method_cannot_do_is_said(rule: dict[str, Any], what: str, tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    run = weighted_run(tmp_path / "run", folder, tmp_path / "out", {"layers": ["*"], **rule})
+    assert start(run) == 1
+    assert what in json.dumps(json.loads((run / "status.json").read_text())["error"])
+
+
+def test_the_memory_for_calibration_is_checked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    monkeypatch.setattr(estimate, "device_memory", lambda _: Memory(1 << 29, 1 << 29))
+    wanted = {"layers": ["*"], "chi": 4}
+    run = weighted_run(tmp_path / "run", folder, tmp_path / "out", {**wanted, "method": "fisher"}, length=60_000, sequences=1)
+    message = fail(run)
+    assert "reading the calibration text takes about" in message and "--method plain" in message
+    assert not (run / "checkpoints").exists() or not list((run / "checkpoints").glob("*.safetensors"))
