@@ -57,7 +57,7 @@ class _Ratio(NamedTuple):
 def loss_tables(profile: Sensitivity, method: Method = "plain") -> dict[str, list[Point]]:
     """For each layer with a curve its points at the curve's bond dimensions, ascending in χ; the loss never rises with χ.
 
-    Cells were measured with the profile's method. For another one they say by how much curves err in the middle, not each layer's own error.
+    Cells were measured with the profile's method. For another one they tell how much curves err in the middle, not how much each does.
     """
     cells: defaultdict[str, list[Cell]] = defaultdict(list)
     if method == profile.method:
