@@ -165,7 +165,7 @@ async function askChoices(model: Model, profile: Sensitivity, proposed: readonly
     return taken(answer, () => undefined);
   };
   const size: Step = async position => {
-    const placeholder = vscode.l10n.t('Choose, or type a share (65%), a size on disk (200MB) or a perplexity to stay below (perplexity<30)');
+    const placeholder = vscode.l10n.t('Choose, or type a share (65%), a size (200MB) or a limit (perplexity<30)');
     const plan = exchange;
     return plan && taken(await pickOne({ position: titled(position), placeholder, items: text => budgetItems(plan, text), isAnswer: item => item.target !== undefined, ...(pointedAt === undefined ? {} : { text: pointedAt }) }), item => (target = item.target));
   };

@@ -45,7 +45,7 @@ export function exclusionItems(profile: Pick<Sensitivity, 'layers'>, excluded: r
 export function exclusionsText(profile: Pick<Sensitivity, 'layers'>, checked: readonly ExclusionItem[]): string {
   const patterns = checked.flatMap(({ pattern }) => pattern ?? []);
   const dense = matching(profile, patterns);
-  return vscode.l10n.t('Stay dense: {0} of {1} layers, {2} parameters; the button in the title takes a pattern', dense.length, profile.layers.length, formatParameters(sum(dense)));
+  return vscode.l10n.t('Stay dense: {0} of {1} layers, {2} parameters', dense.length, profile.layers.length, formatParameters(sum(dense)));
 }
 
 /** Why a pattern will not do, or what it matches. */

@@ -67,13 +67,13 @@ export function modeItems(): readonly Item<ProfileChoices['mode']>[] {
     {
       label: vscode.l10n.t('Predicted'),
       description: vscode.l10n.t('about a minute for a small model'),
-      detail: vscode.l10n.t('One pass over the text, one decomposition a layer: the loss at every bond dimension, to second order.'),
+      detail: vscode.l10n.t('The loss with each layer at every bond dimension, from one pass over the text.'),
       value: 'spectral',
     },
     {
       label: vscode.l10n.t('Measured'),
       description: vscode.l10n.t('longer; what is sure already is not measured again'),
-      detail: vscode.l10n.t('The same, and then the metric of the whole model with one layer replaced, for each layer and size.'),
+      detail: vscode.l10n.t('Then the metric of the whole model too, with one layer replaced at a time.'),
       value: 'measured',
     },
   ];

@@ -61,7 +61,8 @@ export async function pickOne<T extends vscode.QuickPickItem>({ position, placeh
   input.value = typed;
   input.items = items(typed);
   if (active) {
-    input.activeItems = [active];
+    // By its label: the list may have been made anew, and an item that is not of it would leave none active.
+    input.activeItems = input.items.filter(({ label }) => label === active.label);
   }
   return shown(input, position, resolve => [
     input.onDidChangeValue(text => {

@@ -1,7 +1,7 @@
 /** The Runs view: every run of the workspace, active ones first, then the newest. */
 import * as vscode from 'vscode';
 import { formatDuration } from '../runs/format.ts';
-import { progressText, stateText, type Run, type RunState } from '../runs/run.ts';
+import { isActive, progressText, stateText, type Run, type RunState } from '../runs/run.ts';
 import type { RunStore, RunsChange } from '../runs/store.ts';
 import { type Detail, runDetails } from './runDetails.ts';
 import { oneLine, shortPath, tooltip } from './text.ts';
@@ -107,8 +107,12 @@ export class RunsTree implements vscode.TreeDataProvider<RunsNode>, vscode.Dispo
   }
 }
 
+/** Characters of a title that leave room for how far the run is, in a view as wide as it is at first. */
+const TITLE = 18;
+
 function runItem(run: Run): vscode.TreeItem {
-  const item = new vscode.TreeItem(oneLine(run.title), vscode.TreeItemCollapsibleState.Collapsed);
+  const label = oneLine(run.title, isActive(run.state) ? TITLE : undefined);
+  const item = new vscode.TreeItem(label, vscode.TreeItemCollapsibleState.Collapsed);
   const [icon, color] = ICONS[run.state];
   item.id = run.directory;
   item.description = describe(run);

@@ -36,8 +36,9 @@ export class Bondwise {
     return this.#window.row(this.models, name);
   }
 
+  /** By the whole title, which the row shows as far as there is room; or by what it shows. */
   run(title: string | RegExp): Locator {
-    return this.#window.row(this.runs, title);
+    return typeof title === 'string' ? this.runs.locator(`.monaco-list-row[role="treeitem"][aria-label^="${title}, "]`) : this.#window.row(this.runs, title);
   }
 
   /** A row's second, paler text. */
