@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def inspect(folder: Path, allow_code: bool = False) -> Inspection:
+def inspect(folder: Path) -> Inspection:
     """Blocks, layers and the other tensors of the model in `folder`. Raises UserError as `open_checkpoint` and `map_model`."""
-    checkpoint = open_checkpoint(folder, allow_code=allow_code)
+    # Only headers are read here: no code of the model's folder runs.
+    checkpoint = open_checkpoint(folder, allow_code=True)
     model = map_model(checkpoint)
     return Inspection(
         model=str(checkpoint.folder),

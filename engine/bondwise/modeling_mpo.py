@@ -275,7 +275,7 @@ def auto_map_beside(base: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _config_class(section: Any, folder: Any, trusted: bool | None, options: dict[str, Any]) -> type[MPOConfig]:
-    """The config class of a folder (or repository) with this section `mpo`; `options` say how the folder is reached."""
+    """The config class for this section `mpo` of a folder (or repository); `options` say how that is reached."""
     if not isinstance(section, dict) or "base_model_type" not in section:
         raise ValueError("config.json has no section mpo that names a base model")
     if section.get("version") != 1:
@@ -294,7 +294,7 @@ def _config_class(section: Any, folder: Any, trusted: bool | None, options: dict
 
 
 def _class_in_folder(references: Any, kind: str, folder: Any, options: dict[str, Any]) -> Any:
-    """A class of the base, from a Python file of the folder that config.json came from: never of another one."""
+    """A class of the base, from a Python file of the folder that config.json came from and of no other."""
     reference = references.get(kind) if isinstance(references, dict) else None
     if not isinstance(reference, str) or not re.fullmatch(r"\w+(-\w+)*\.\w+", reference):
         raise ValueError(f"config.json has {kind} = {reference!r} in mpo.base_auto_map, and not a MODULE.CLASS of its own folder")

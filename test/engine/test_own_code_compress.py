@@ -21,6 +21,7 @@ from tiny_models import VOCABULARY, save_tiny_model
 from bondwise import modeling_mpo, trust
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import UserError
+from bondwise.inspection import inspect
 from bondwise.loading import load_model, load_tokenizer
 from bondwise.run import Run
 from bondwise.schema import MPOSection
@@ -97,7 +98,7 @@ def by_hand(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 def plain(folder: Path, tmp_path: Path) -> tuple[torch.Tensor, Path]:
     """The folder in a process without bondwise, offline and with an empty cache: its logits, and where it was saved again."""
     work = Path(tmp_path / f"plain-{folder.parent.name}-{folder.name}")
-    work.mkdir()
+    work.mkdir(exist_ok=True)
     torch.save(IDS, work / "ids.pt")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HOME": str(work / "hf")}
     again = work / "again"
@@ -200,6 +201,14 @@ def test_a_config_that_is_a_dataclass_of_the_library(tmp_path: Path) -> None:
     assert load_model(tmp_path / "out", allow_code=True).config.num_attention_heads == 4
 
 
+def test_from_a_repository_in_the_hubs_cache(tmp_path: Path, compressed: Path) -> None:
+    repository, commit = tmp_path / "plain-someone-small" / "hf" / "hub" / "models--someone--small", "a" * 40
+    shutil.copytree(compressed, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    torch.testing.assert_close(plain(Path("someone/small"), tmp_path)[0], by_hand(contracted(compressed)), rtol=1e-4, atol=1e-4)
+
+
 # --- trust ---------------------------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +216,7 @@ def test_without_permission_nothing_of_it_runs(tmp_path: Path, compressed: Path)
     (tmp_path / "mark").unlink()
     config = json.loads((compressed / "config.json").read_text())
     assert trust.needs_code(config) and not trust.runs_own_code(compressed, config)
+    assert [layer.state for layer in inspect(compressed).blocks[0].layers] == ["mpo"] * 3  # the headers need no code
     attempts: list[Callable[[], object]] = [
         lambda: load_model(compressed),
         lambda: load_tokenizer(compressed),
