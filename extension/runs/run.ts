@@ -114,8 +114,9 @@ function countParts({ done, total, unit, rate }: Progress): string[] {
   return parts;
 }
 
+/** In whole minutes where there are some: an estimate is no surer, and the row is narrow. */
 function etaParts({ eta }: Progress): string[] {
-  return typeof eta === 'number' && eta >= 0 ? [`${formatDuration(eta)} left`] : [];
+  return typeof eta === 'number' && eta >= 0 ? [`${formatDuration(eta < 90 ? eta : 60 * Math.round(eta / 60))} left`] : [];
 }
 
 function singular(unit: string): string {

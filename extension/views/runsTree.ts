@@ -108,7 +108,7 @@ export class RunsTree implements vscode.TreeDataProvider<RunsNode>, vscode.Dispo
 }
 
 /** Characters of a title that leave room for how far the run is, in a view as wide as it is at first. */
-const TITLE = 18;
+const TITLE = 16;
 
 function runItem(run: Run): vscode.TreeItem {
   const label = oneLine(run.title, isActive(run.state) ? TITLE : undefined);

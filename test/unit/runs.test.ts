@@ -62,7 +62,7 @@ describe('format', () => {
 describe('what the views say', () => {
   it('gives the percentage and the time left first, then phase, position and rate', () => {
     expect(progressText(run('running', { done: 12, total: 30, unit: 'layers', rate: 3.1, eta: 5.8 }))).toBe('40% · 6 s left · Measuring · layer 12/30 · 3.1 layers/s');
-    expect(progressText(run('running', { done: 1, total: 8, unit: 'layer', rate: 0.05, eta: 140 }))).toBe('12% · 2 min 20 s left · Measuring · layer 1/8 · 20 s per layer');
+    expect(progressText(run('running', { done: 1, total: 8, unit: 'layer', rate: 0.05, eta: 140 }))).toBe('12% · 2 min left · Measuring · layer 1/8 · 20 s per layer');
     expect(progressText(run('running', { done: 2.5e9, total: 1e10, unit: 'bytes' }))).toBe('25% · Measuring');
     expect(progressText(run('running'))).toBe('Measuring');
     const downloading = run('running', { done: 1, total: 4, unit: 'files', eta: 9 });
