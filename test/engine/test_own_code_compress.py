@@ -180,7 +180,10 @@ def test_a_second_compression_keeps_the_first(tmp_path: Path, foreign: Path) -> 
     finish(tensorize_run(tmp_path / "run-1", foreign, first, {"layers": ["*.0.up"], "keep": 0.5}, allow_code=True))
     message = fail(tensorize_run(tmp_path / "run-2", first, second, {"layers": ["*.1.down"], "keep": 0.5}))
     assert "modeling_foreign.py" in message and "--allow-code" in message
-    finish(tensorize_run(tmp_path / "run-3", first, second, {"layers": ["*.1.down"], "keep": 0.5}, allow_code=True))
+    # By the method that runs the model to find out what its layers see.
+    rules = [{"layers": ["*.1.down"], "keep": 0.5, "method": "fisher"}]
+    options = {"tensorize": rules, "calibration": {"length": 32, "sequences": 4}, "output": str(second)}
+    finish(make_run(tmp_path / "run-3", "tensorize", options, model=str(first), allow_code=True))
     assert set(json.loads((second / "config.json").read_text())["mpo"]["layers"]) == {"trunk.layers.0.up", "trunk.layers.1.down"}
     torch.testing.assert_close(plain(second, tmp_path)[0], by_hand(contracted(second)), rtol=1e-4, atol=1e-4)
 
