@@ -10,14 +10,14 @@ import type { Api } from '../../extension/extension.ts';
 import type { LayerSelection } from '../../extension/panels/layerSelection.ts';
 import { bytesOf, safeName } from '../../extension/panels/saveFile.ts';
 import { SENSITIVITY_VIEW_TYPE } from '../../extension/panels/sensitivity.ts';
-import { type SensitivityActions, SensitivityPanel } from '../../extension/panels/sensitivityPanel.ts';
-import type { HostMessage, RunEvent, Sensitivity, WebviewRequest } from '../../extension/protocol/types.ts';
-import { isHostMessage, isRunRequest } from '../../extension/protocol/validate.js';
+import type { RunEvent, Sensitivity } from '../../extension/protocol/types.ts';
+import { isRunRequest } from '../../extension/protocol/validate.js';
 import { identify } from '../../extension/runs/process.ts';
 import { stateDecorations } from '../../extension/views/decorations.ts';
 import type { TreeNode } from '../../extension/views/modelNodes.ts';
 import { cell, curve, profileLayers, sensitivity } from '../unit/profiles.ts';
 import { api, until, workspaceFolder, writeLlama, writeRun, writeStatus } from './fixtures.ts';
+import { Page } from './heatmapPage.ts';
 
 const layers = profileLayers(2);
 const name = (block: number, column: string) => `model.layers.${block}.${column}`;
@@ -49,59 +49,6 @@ function tabs(): vscode.Tab[] {
 
 function idOf(node: TreeNode | undefined): string | undefined {
   return node && extension.modelsTree.getTreeItem(node).id;
-}
-
-/** A heatmap whose page is this test. */
-class Page {
-  readonly sent: HostMessage[] = [];
-  readonly done: string[] = [];
-  readonly panel: SensitivityPanel;
-  readonly #requests = new vscode.EventEmitter<unknown>();
-  readonly #log = vscode.window.createOutputChannel('heatmap test', { log: true });
-  #id = 0;
-
-  constructor(shown: string) {
-    const webview = {
-      onDidReceiveMessage: this.#requests.event,
-      postMessage: (message: unknown) => {
-        assert.ok(isHostMessage(message), JSON.stringify(isHostMessage.errors));
-        this.sent.push(message);
-        return Promise.resolve(true);
-      },
-    } as unknown as vscode.Webview;
-    const act =
-      (what: string) =>
-      (...args: readonly unknown[]) => {
-        this.done.push([what, ...args.flat()].join(' '));
-        return Promise.resolve();
-      };
-    const names: readonly (keyof SensitivityActions)[] = ['revealLayer', 'tensorize', 'profile', 'plan', 'exchange', 'exclude', 'cancelRun', 'showRun', 'failed'];
-    const actions = Object.fromEntries(names.map(each => [each, act(each)])) as unknown as SensitivityActions;
-    const { profiles, runs, selection, plans } = extension;
-    this.panel = new SensitivityPanel(shown, webview, { profiles, runs, selection, plans, log: this.#log, actions }, undefined);
-  }
-
-  close(): void {
-    this.panel.dispose();
-    this.#log.dispose();
-  }
-
-  post(message: unknown): void {
-    this.#requests.fire(message);
-  }
-
-  /** Resolves to the host's reason, or null. */
-  async ask(method: WebviewRequest['method'], rest: Partial<WebviewRequest> = {}): Promise<string | null> {
-    const id = ++this.#id;
-    this.post({ id, method, ...rest } satisfies WebviewRequest);
-    const reply = await until(`a reply to ${method}`, () => this.sent.find(message => message.type === 'reply' && message.id === id));
-    return reply.type === 'reply' ? (reply.error ?? null) : null;
-  }
-
-  /** The messages of one kind, in order. */
-  of<T extends HostMessage['type']>(type: T): Extract<HostMessage, { type: T }>[] {
-    return this.sent.filter((message): message is Extract<HostMessage, { type: T }> => message.type === type);
-  }
 }
 
 describe('sensitivity', () => {
@@ -174,7 +121,7 @@ describe('sensitivity', () => {
     });
 
     it('gets the whole profile, and shares its selection with the tree without an echo', async () => {
-      const page = new Page(file);
+      const page = new Page(extension, file);
       assert.equal(await page.ask('ready'), null);
       assert.deepEqual(page.of('sensitivity'), [{ type: 'sensitivity', profile, notes: [] }]);
       assert.deepEqual(page.of('profileRun'), []);
@@ -240,7 +187,7 @@ describe('sensitivity', () => {
     });
 
     it('does what it is asked, to layers of its own profile only', async () => {
-      const page = new Page(file);
+      const page = new Page(extension, file);
       await page.ask('ready');
       const picked = [mildUp.name, 'lm_head'];
       for (const method of ['tensorizeLayers', 'excludeLayers', 'profileLayers', 'planCompression'] as const) {
@@ -268,10 +215,10 @@ describe('sensitivity', () => {
       await writeFile(at('older'), plan('mlp.up_proj', 0.5));
       await utimes(at('older'), 1, 1);
       await writeFile(at('other'), plan('mlp.up_proj', 0.5, 'other.sensitivity.json'));
-      const page = new Page(file);
+      const page = new Page(extension, file);
       await page.ask('ready');
-      const told = (what: string, isSo: (message: ReturnType<typeof now>) => boolean) => until(what, () => (isSo(now()) ? true : undefined));
       const now = () => page.of('plan').at(-1);
+      const told = (what: string, isSo: (message: ReturnType<typeof now>) => boolean) => until(what, () => (isSo(now()) ? true : undefined));
       const up = (part: number) => ({ [mildUp.name]: part });
       await told('the only one', message => message?.name === 'older');
       // 64 parameters for each of χ, of 768: χ 6 is the last within a half.
@@ -302,7 +249,7 @@ describe('sensitivity', () => {
     });
 
     it('follows the file, and says what is wrong with it', async () => {
-      const page = new Page(file);
+      const page = new Page(extension, file);
       await page.ask('ready');
       const text = JSON.stringify(profile);
       await writeFile(file, text.slice(0, text.indexOf('"cells"') + 40));
@@ -315,7 +262,7 @@ describe('sensitivity', () => {
       await writeFile(file, text);
       await until('whole again', () => page.of('sensitivity')[3]);
       page.close();
-      const nothing = new Page(path.join(workspaceFolder(), 'not-there.sensitivity.json'));
+      const nothing = new Page(extension, path.join(workspaceFolder(), 'not-there.sensitivity.json'));
       assert.match((await nothing.ask('ready')) ?? '', /not-there\.sensitivity\.json is not there/);
       nothing.close();
     });
@@ -328,7 +275,7 @@ describe('sensitivity', () => {
       await until('the run is seen', () => extension.runs.get(directory));
       await extension.heatmaps.show(output);
       await until('an editor of a file that is not there', () => extension.heatmaps.open.find(panel => panel.file === output));
-      const page = new Page(output);
+      const page = new Page(extension, output);
       assert.equal(await page.ask('ready'), null);
       assert.deepEqual(page.of('profileRun').map(({ status: told }) => told?.phase), ['Calibrating']);
       assert.deepEqual(page.of('sensitivity'), []);
