@@ -7,6 +7,8 @@ import { type Model, openModel } from '../checkpoint/index.ts';
 import { runEngine } from '../engine/command.ts';
 import type { Environment } from '../engine/find.ts';
 import { fillPlan } from '../plan/editPlan.ts';
+import type { Asked } from '../panels/sensitivityPanel.ts';
+import type { Method } from '../plan/choices.ts';
 import { Plan, PLAN_SUFFIX } from '../plan/planFile.ts';
 import { isPlanResult } from '../protocol/validate.js';
 import type { PlanResult, Sensitivity } from '../protocol/types.ts';
@@ -15,7 +17,7 @@ import { isTreeNode, modelOf, type TreeNode } from '../views/modelNodes.ts';
 import type { ProfileList } from '../views/profileList.ts';
 import { oneLine } from '../views/text.ts';
 import type { EngineCommands } from './engine.ts';
-import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText, withoutSuffix } from './planSteps.ts';
+import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText, methodItems, withoutSuffix } from './planSteps.ts';
 import { type Answer, askAll, askText, BACK, OTHER, pickMany, pickOne, type Position, type Step, taken } from './quickInput.ts';
 import { chooseModel, chooseProfile, offerProfile } from './sensitivity.ts';
 
@@ -38,6 +40,7 @@ export interface PlanQuestion {
 const EVERYTHING = '100%';
 
 interface Choices {
+  readonly method: Method;
   readonly exclude: readonly string[];
   readonly target: string;
   readonly name: string;
@@ -50,6 +53,8 @@ export interface Wanted {
   readonly target: string;
   /** Undefined for the engine's own proposal. */
   readonly exclude?: readonly string[];
+  /** Undefined for the plain one. */
+  readonly method?: Method;
 }
 
 /** @param args of a context menu: the row; or a `PlanQuestion`; or nothing, from the palette. */
@@ -65,24 +70,24 @@ export async function planCompression(parts: PlanParts, [first]: readonly unknow
   }
   const { folder } = question;
   const model = parts.models.get(folder)?.model ?? (await openModel(folder));
-  const look = async (exclude?: readonly string[]) =>
+  const look = async (asked: Pick<Wanted, 'exclude' | 'method'>) =>
     vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: vscode.l10n.t('Planning') }, () =>
-      planOf(environment, { folder, profile: profile.file, target: EVERYTHING, ...(exclude && { exclude }) }),
+      planOf(environment, { folder, profile: profile.file, target: EVERYTHING, ...asked }),
     );
-  const proposed = await look();
+  const proposed = await look({});
   const choices = await askChoices(model, profile.profile, [...new Set([...(proposed.exclude ?? []), ...(question.exclude ?? [])])], question.target, look);
   if (!choices) {
     return;
   }
   const file = path.join(path.dirname(folder), choices.name + PLAN_SUFFIX);
-  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude }, file);
+  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude, method: choices.method }, file);
   await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(file), { preview: false });
 }
 
 /** What every budget would give, where an engine is there already; nothing is asked, and nothing written. */
-export async function exchangeOf(engine: EngineCommands, folder: string, profile: string, exclude: readonly string[]): Promise<PlanResult | undefined> {
+export async function exchangeOf(engine: EngineCommands, folder: string, profile: string, asked: Asked): Promise<PlanResult | undefined> {
   const found = vscode.workspace.isTrusted ? await engine.find() : undefined;
-  return found?.python === undefined ? undefined : planOf(found, { folder, profile, target: EVERYTHING, exclude });
+  return found?.python === undefined ? undefined : planOf(found, { folder, profile, target: EVERYTHING, ...asked });
 }
 
 /** Plans without writing anything. */
@@ -118,10 +123,10 @@ export async function writePlan(environment: Environment, wanted: Wanted, file: 
   }
 }
 
-export function planArguments({ folder, profile, target, exclude }: Wanted): readonly string[] {
+export function planArguments({ folder, profile, target, exclude, method }: Wanted): readonly string[] {
   // In one word each: a pattern may begin with a dash.
   const excluded = exclude === undefined ? [] : exclude.length === 0 ? ['--exclude-nothing'] : exclude.map(pattern => `--exclude=${pattern}`);
-  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...excluded];
+  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...excluded];
 }
 
 function questionOf(first: unknown): PlanQuestion | undefined {
@@ -150,17 +155,24 @@ async function profileFor({ profiles }: PlanParts, { folder, profile }: PlanQues
   return entry?.profile && { file: entry.file, profile: entry.profile };
 }
 
-async function askChoices(model: Model, profile: Sensitivity, proposed: readonly string[], pointedAt: string | undefined, look: (exclude: readonly string[]) => Promise<PlanResult>): Promise<Choices | undefined> {
+async function askChoices(model: Model, profile: Sensitivity, proposed: readonly string[], pointedAt: string | undefined, look: (asked: Pick<Wanted, 'exclude' | 'method'>) => Promise<PlanResult>): Promise<Choices | undefined> {
+  let method: Method = profile.sites === 'low-rank' ? 'fisher' : 'plain';
   let excluded = proposed;
   let exchange: PlanResult | undefined;
   let target: string | undefined;
   let name: string | undefined;
   const titled = (position: Pick<Position, 'step' | 'totalSteps'>): Position => ({ ...position, title: vscode.l10n.t('Plan {0}', oneLine(model.name, 60)) });
+  const how: Step = async position => {
+    const items = methodItems();
+    const active = items.find(item => item.method === method);
+    const placeholder = vscode.l10n.t('How the cores are found');
+    return taken(await pickOne({ position: titled(position), placeholder, items: () => items, ...(active && { active }) }), item => ({ method } = item));
+  };
   const dense: Step = async position => {
     const answer = await pickExclusions(model, profile, excluded, titled(position));
     if (answer !== undefined && answer !== BACK) {
       excluded = answer;
-      exchange = await look(answer);
+      exchange = await look({ exclude: answer, method });
     }
     return taken(answer, () => undefined);
   };
@@ -175,8 +187,8 @@ async function askChoices(model: Model, profile: Sensitivity, proposed: readonly
     const prompt = vscode.l10n.t('Name of the plan in {0}; it ends in {1}', folder, PLAN_SUFFIX);
     return taken(await askText({ position: titled(position), value, prompt, validate: text => checkPlanName(folder, text) }), answer => (name = withoutSuffix(answer)));
   };
-  const answered = await askAll([dense, size, called]);
-  return answered && target !== undefined && name !== undefined ? { exclude: excluded, target, name } : undefined;
+  const answered = await askAll([...(profile.sites === 'low-rank' ? [how] : []), dense, size, called]);
+  return answered && target !== undefined && name !== undefined ? { method, exclude: excluded, target, name } : undefined;
 }
 
 async function pickExclusions(model: Model, profile: Sensitivity, excluded: readonly string[], position: Position): Promise<Answer<readonly string[]>> {

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import * as vscode from 'vscode';
 import type { Layer, Model } from '../checkpoint/index.ts';
 import { asksForNothing, type Budget, type Exchange, parseBudget, pointAt } from '../plan/budget.ts';
+import type { Method } from '../plan/choices.ts';
 import { Plan, PLAN_SUFFIX } from '../plan/planFile.ts';
 import { matcher, selectLayers } from '../plan/selectors.ts';
 import type { ExchangePoint, Sensitivity } from '../protocol/types.ts';
@@ -23,7 +24,19 @@ export interface BudgetItem extends vscode.QuickPickItem {
   readonly target?: string;
 }
 
+export interface MethodItem extends vscode.QuickPickItem {
+  readonly method: Method;
+}
+
 const SHARES = [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3];
+
+/** How the cores of the planned layers can be found. */
+export function methodItems(): readonly MethodItem[] {
+  return [
+    { label: vscode.l10n.t('Data-aware'), detail: vscode.l10n.t('Cores that keep what each layer does on a calibration text: far better, and takes minutes longer.'), method: 'fisher' },
+    { label: vscode.l10n.t('Plain'), detail: vscode.l10n.t('Cores from the weights alone, as the profile’s cells were measured.'), method: 'plain' },
+  ];
+}
 
 /** What is excluded now, what else is worth excluding, each with the layers that it matches. */
 export function exclusionItems(profile: Pick<Sensitivity, 'layers'>, excluded: readonly string[]): readonly ExclusionItem[] {

@@ -70,13 +70,9 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
   if (taken?.severity === vscode.InputBoxValidationSeverity.Error) {
     throw plan.error(['output'], taken.message, vscode.l10n.t('Name another folder.'));
   }
-  const { evaluate, predicted, tensorize } = plan.file;
-  const data = evaluate?.data !== undefined && /\.(txt|jsonl)$/.test(evaluate.data) ? at(evaluate.data) : undefined;
-  if (data !== undefined) {
-    await access(data).catch(() => {
-      throw plan.error(['evaluate', 'data'], vscode.l10n.t('there is no file {0}.', data), vscode.l10n.t('Name a text, or “builtin”.'));
-    });
-  }
+  const { predicted, tensorize } = plan.file;
+  const evaluate = await withText(plan, 'evaluate', at);
+  const calibration = await withText(plan, 'calibration', at);
   const request: RunRequest = {
     kind: 'tensorize',
     ...requestBase(vscode.l10n.t('Run plan {0}', path.basename(file)), vscode.Uri.file(folder)),
@@ -84,11 +80,28 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
     options: {
       tensorize,
       output,
-      evaluate: evaluate ? { ...evaluate, ...(data !== undefined && { data }) } : null,
+      evaluate,
+      ...(calibration && { calibration }),
       ...(predicted && { predicted }),
     },
   };
   return { request, model, lines: [...describePlan({ ...plan.file, output }, model, layers), ...(taken ? [taken.message] : [])] };
+}
+
+/**
+ * A section of a plan that names a text, which is absolute then; null where the plan has no such section.
+ * @throws PlanError for a file that is not there.
+ */
+async function withText<K extends 'evaluate' | 'calibration'>(plan: Plan, key: K, at: (relative: string) => string): Promise<NonNullable<PlanFile[K]> | null> {
+  const section = plan.file[key];
+  if (!section?.data || !/\.(txt|jsonl)$/.test(section.data)) {
+    return section ?? null;
+  }
+  const data = at(section.data);
+  await access(data).catch(() => {
+    throw plan.error([key, 'data'], vscode.l10n.t('there is no file {0}.', data), vscode.l10n.t('Name a text, or “builtin”.'));
+  });
+  return { ...section, data };
 }
 
 /** What the rules match and make of the model, and what was predicted; the plan's output is absolute here. */

@@ -2,7 +2,7 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import type { Layer, Model } from '../checkpoint/index.ts';
-import type { Sites, Target } from '../plan/choices.ts';
+import type { Method, Sites, Target } from '../plan/choices.ts';
 import type { RunRequest } from '../protocol/types.ts';
 import { formatParameters } from '../runs/format.ts';
 import type { RunStore } from '../runs/store.ts';
@@ -35,6 +35,7 @@ export interface Chosen {
 
 interface Choices {
   readonly sites: Sites;
+  readonly method: Method;
   readonly target: Target;
   readonly name: string;
   readonly measure: boolean;
@@ -82,7 +83,7 @@ export function chosenBy([clicked, selected]: readonly unknown[]): Chosen | unde
 }
 
 /** What is asked of the engine. */
-export function requestOf({ model, layers, patterns }: Chosen, { sites, target, name, measure }: Choices): RunRequest {
+export function requestOf({ model, layers, patterns }: Chosen, { sites, method, target, name, measure }: Choices): RunRequest {
   const scope = vscode.Uri.file(model.folder);
   const far = 'chi' in target ? `χ ${target.chi}` : `${Number((target.keep * 100).toPrecision(3))}%`;
   return {
@@ -90,7 +91,7 @@ export function requestOf({ model, layers, patterns }: Chosen, { sites, target, 
     ...requestBase(vscode.l10n.t('Tensorize {0}, {1}', describeLayers(model, layers), far), scope),
     model: model.folder,
     options: {
-      tensorize: [{ layers: [...patterns], sites, ...target }],
+      tensorize: [{ layers: [...patterns], sites, method, ...target }],
       output: path.join(path.dirname(model.folder), name),
       evaluate: measure ? evaluateOptions(scope) : null,
     },
@@ -103,18 +104,19 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
   const title = vscode.l10n.t('Tensorize {0}', layers.length === 1 && only ? oneLine(only.name, 60) : vscode.l10n.t('{0} layers of {1}', layers.length, oneLine(model.name, 40)));
   const parent = path.dirname(model.folder);
   let sites: Sites = 'low-rank';
+  let method: Method = 'fisher';
   let target: Target | undefined;
   let name: string | undefined;
   let measure = true;
   const answered = await askAll([
     async position => {
       const items = siteItems(dense);
-      const active = items.find(item => item.sites === sites);
+      const active = items.find(item => item.sites === sites && item.method === method);
       const answer = await pickOne({ position: { ...position, title }, placeholder: vscode.l10n.t('How many cores, and how each is cut (output × input)'), items: () => items, ...(active ? { active } : {}) });
       if (answer === undefined || answer === BACK) {
         return answer;
       }
-      sites = answer.sites;
+      ({ sites, method } = answer);
       return 'next';
     },
     async position => {
@@ -153,7 +155,7 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
       return 'next';
     },
   ]);
-  return answered && target && name !== undefined ? { sites, target, name, measure } : undefined;
+  return answered && target && name !== undefined ? { sites, method, target, name, measure } : undefined;
 }
 
 /** The switch for measuring, in words and as a button. */

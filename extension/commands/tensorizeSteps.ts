@@ -12,6 +12,7 @@ import {
   keepChoices,
   layerModes,
   maxBondDims,
+  type Method,
   multiplyAdds,
   parseTarget,
   SITE_CHOICES,
@@ -24,6 +25,7 @@ import { oneLine } from '../views/text.ts';
 
 export interface SitesItem extends vscode.QuickPickItem {
   readonly sites: Sites;
+  readonly method: Method;
 }
 
 export interface TargetItem extends vscode.QuickPickItem {
@@ -40,27 +42,31 @@ export function denseLayers(layers: readonly Layer[]): readonly DenseLayer[] {
   }));
 }
 
-/** How the layers can be cut into sites, with the modes of the first of them. */
+/** How the layers can be cut into sites, with the modes of the first of them, and how their cores are found. */
 export function siteItems(layers: readonly DenseLayer[]): readonly SitesItem[] {
   const [first] = layers;
   if (!first) {
     return [];
   }
   const several = new Set(layers.map(layer => `${layer.out}×${layer.in}`)).size > 1;
-  return SITE_CHOICES.map(sites => {
+  const ways = SITE_CHOICES.flatMap(sites => (sites === 'low-rank' ? (['fisher', 'plain'] as const) : (['plain'] as const)).map(method => ({ sites, method })));
+  return ways.map(({ sites, method }) => {
     const modes = layerModes(first.out, first.in, sites);
     const shown = modes.out.map((mode, site) => `${mode}×${modes.in[site] ?? '?'}`).join(' · ');
     const limit = Math.min(...layers.map(layer => fastestChi(layer, sites)));
     return {
-      label: sites === 'low-rank' ? vscode.l10n.t('Low rank') : vscode.l10n.t('{0} sites', sites),
+      label: sites !== 'low-rank' ? vscode.l10n.t('{0} sites', sites) : method === 'fisher' ? vscode.l10n.t('Low rank, data-aware') : vscode.l10n.t('Low rank'),
       description: several ? vscode.l10n.t('{0} for {1}×{2}', shown, first.out, first.in) : shown,
       detail:
         sites === 'low-rank'
-          ? vscode.l10n.t('Two thin matrices: faster than dense below χ {0}.', limit)
+          ? method === 'fisher'
+            ? vscode.l10n.t('Two thin matrices that keep what the layer does on a calibration text: far better, and takes minutes longer.')
+            : vscode.l10n.t('Two thin matrices from the weight alone: faster than dense below χ {0}.', limit)
           : limit < 1
             ? vscode.l10n.t('An MPO: slower than dense at every χ.')
             : vscode.l10n.t('An MPO: slower than dense above χ {0}.', limit),
       sites,
+      method,
     };
   });
 }

@@ -1,6 +1,7 @@
 /** One heatmap: what it is told, as the profile grows, and what it asks for. */
 import path from 'node:path';
 import * as vscode from 'vscode';
+import type { Method } from '../plan/choices.ts';
 import { keptBy, resultOf } from '../plan/overlay.ts';
 import { PLAN_SUFFIX } from '../plan/planFile.ts';
 import { changesSince } from '../profile/changes.ts';
@@ -16,6 +17,12 @@ import { answerRequests, post } from './requests.ts';
 import { saveFile } from './saveFile.ts';
 
 /** What a heatmap can have done. All that asks the user something returns before it is answered. */
+/** What of a budget the exchange curve hangs on. */
+export interface Asked {
+  readonly exclude?: readonly string[];
+  readonly method?: Method;
+}
+
 export interface SensitivityActions {
   /** Selects a layer of the model in the Models view. */
   readonly revealLayer: (folder: string, layer: string) => Promise<void>;
@@ -25,7 +32,7 @@ export interface SensitivityActions {
   /** @param target of the budget, such as `60%`; the user is asked where there is none. */
   readonly plan: (folder: string, profile: string, target: string | undefined) => Promise<void>;
   /** What every budget would give, without asking anything; undefined where there is no engine. */
-  readonly exchange: (folder: string, profile: string, exclude: readonly string[]) => Promise<PlanResult | undefined>;
+  readonly exchange: (folder: string, profile: string, asked: Asked) => Promise<PlanResult | undefined>;
   readonly exclude: (folder: string, profile: string, layers: readonly string[]) => Promise<void>;
   readonly cancelRun: (directory: string) => Promise<void>;
   readonly showRun: (directory: string) => Promise<void>;
@@ -263,7 +270,7 @@ export class SensitivityPanel implements vscode.Disposable {
       }
       const layers = shown ? keptBy(shown.plan, profile) : null;
       await this.#postPlan(shown, layers, null);
-      const answer = shown?.plan.budget && folder !== undefined && !this.#isGrowing ? await this.#exchangeOf(profile, folder, shown.plan.budget.exclude ?? []) : undefined;
+      const answer = shown?.plan.budget && folder !== undefined && !this.#isGrowing ? await this.#exchangeOf(profile, folder, shown.plan.budget) : undefined;
       if (turn === this.#planTurn && shown && layers && answer) {
         await this.#postPlan(shown, layers, resultOf(shown.plan, layers, profile, answer) ?? null);
       }
@@ -284,10 +291,10 @@ export class SensitivityPanel implements vscode.Disposable {
   }
 
   /** Asked once for each state of the profile. */
-  #exchangeOf(profile: Sensitivity, folder: string, exclude: readonly string[]): Promise<PlanResult | undefined> {
+  #exchangeOf(profile: Sensitivity, folder: string, { exclude, method }: Asked): Promise<PlanResult | undefined> {
     const known = this.#exchanges.get(profile) ?? new Map<string, Promise<PlanResult | undefined>>();
-    const key = exclude.join('\n');
-    const answer = known.get(key) ?? this.#parts.actions.exchange(folder, this.file, exclude);
+    const key = [method, ...(exclude ?? [])].join('\n');
+    const answer = known.get(key) ?? this.#parts.actions.exchange(folder, this.file, { exclude: exclude ?? [], ...(method && { method }) });
     this.#exchanges.set(profile, known.set(key, answer));
     return answer;
   }

@@ -2,9 +2,13 @@
  * What a choice of sites and bond dimension makes of a layer: modes, parameters, multiply-adds. The same arithmetic as
  * engine/bondwise/mpo.py; test/fixtures/choices.json holds a table that both are checked against.
  */
+import type { TensorizeRule } from '../protocol/types.ts';
 
 /** Number of sites (2 … 5), or the two-site MPO with the sites (1, in) and (out, 1). */
 export type Sites = number | 'low-rank';
+
+/** How cores are found: from the weight alone, or weighted by what a calibration text says of the layer. */
+export type Method = NonNullable<TensorizeRule['method']>;
 
 /** How far to compress: one bond dimension for every bond, or the fraction of a layer's parameters to keep. */
 export type Target = { readonly chi: number } | { readonly keep: number };

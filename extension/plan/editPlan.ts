@@ -3,7 +3,7 @@ import { applyEdits, createScanner, findNodeAtLocation, getNodeValue, modify, ty
 import type { PlanFile, TensorizeRule } from '../protocol/types.ts';
 
 /** What the planner fills. */
-export type Filling = Pick<PlanFile, 'budget' | 'predicted'> & { readonly tensorize: readonly TensorizeRule[] };
+export type Filling = Pick<PlanFile, 'budget' | 'predicted' | 'calibration'> & { readonly tensorize: readonly TensorizeRule[] };
 
 /** Of jsonc-parser's `SyntaxKind`, by number: that enumeration exists for the compiler alone. */
 const COMMA = 5;
@@ -17,12 +17,13 @@ const INDENT = 2;
  * A rule of exactly one layer that is planned again is kept and only its size changed; other rules go, since their layers are planned now.
  * @param text a plan that `Plan` reads.
  */
-export function fillPlan(text: string, { budget, predicted, tensorize }: Filling): string {
+export function fillPlan(text: string, { budget, predicted, calibration, tensorize }: Filling): string {
   let filled = addRules(keepRules(text, tensorize), tensorize);
   for (const [name, section] of [['predicted', predicted], ['budget', budget]] as const) {
     filled = section ? fillSection(filled, name, section) : applyEdits(filled, modify(filled, [name], undefined, {}));
   }
-  return filled;
+  // A text that the user has chosen stays.
+  return calibration && !findNodeAtLocation(rootOf(filled), ['calibration']) ? fillSection(filled, 'calibration', calibration) : filled;
 }
 
 /** Without the rules that are not wanted any more or stand in another order; the others with their new sizes. */
@@ -54,7 +55,8 @@ function changeRule(text: string, node: Node, rule: TensorizeRule): string {
   const there = getNodeValue(node) as TensorizeRule;
   const chi = findNodeAtLocation(node, ['chi']);
   const simple = chi && Object.keys(there).every(key => ['layers', 'chi', 'sites', 'method'].includes(key));
-  if (!simple || (there.sites ?? 'low-rank') !== (rule.sites ?? 'low-rank')) {
+  const same = (there.sites ?? 'low-rank') === (rule.sites ?? 'low-rank') && (there.method ?? 'plain') === (rule.method ?? 'plain');
+  if (!simple || !same) {
     return replace(text, node, lineOf(rule));
   }
   return there.chi === rule.chi ? text : replace(text, chi, String(rule.chi));

@@ -98,6 +98,9 @@ void test('cells that are selected are the tree’s selection, and the other way
 void test('Plan Compression… fills a plan to 80%, which is laid over the heatmap', async () => {
   await window.runCommand('Bondwise: Plan Compression…');
   await window.quickInputTitle(`Plan ${sampleName}`);
+  await window.pickRow('Data-aware').waitFor({ timeout: 60_000 });
+  await window.shot('plan-method-dark');
+  await window.pickRow('Data-aware').click();
   await window.pickRow('*.mlp.down_proj').waitFor({ timeout: 60_000 });
   await window.shot('plan-exclude-dark');
   await window.quickInputBox().press('Enter');
@@ -126,6 +129,7 @@ void test('Run Plan makes the planned model, and shows predicted beside measured
   const { parameters, original_parameters } = lineage.result;
   assert.ok(parameters <= 0.8 * original_parameters && parameters > 0.78 * original_parameters, `${parameters} of ${original_parameters} parameters`);
   assert.equal(parameters, plan.predicted?.parameters);
+  assert.ok(lineage.result.layers.every(layer => layer.method === 'fisher' && (layer.loss ?? 0) > 0));
   await bondwise.open();
   await bondwise.described(await bondwise.openPath(path.basename(plan.output)), /80% of/);
   for (const theme of ['light', 'contrast', 'dark'] as const) {

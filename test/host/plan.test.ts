@@ -100,6 +100,7 @@ describe('Plan Compression…', () => {
     assert.deepEqual(planArguments(wanted), ['plan', '/m', '--profile', '/p', '--budget=60%']);
     assert.deepEqual(planArguments({ ...wanted, exclude: [] }).slice(5), ['--exclude-nothing']);
     assert.deepEqual(planArguments({ ...wanted, exclude: ['-x', 'y'] }).slice(5), ['--exclude=-x', '--exclude=y']);
+    assert.deepEqual(planArguments({ ...wanted, method: 'fisher' }).slice(5), ['--method', 'fisher']);
   });
 
   it('checks the name of the file', async () => {
@@ -161,6 +162,8 @@ describe('Plan Compression…', () => {
     assert.equal(vscode.window.activeTextEditor?.document.uri.fsPath, file);
     const { request } = await readyPlan(await readFile(file, 'utf8'), file, models);
     assert.ok(request.kind === 'tensorize');
+    assert.ok(request.options.tensorize.every(rule => rule.method === 'fisher'), 'the proposed method');
+    assert.equal(request.options.calibration?.data, 'builtin');
     const names = request.options.tensorize.flatMap(rule => rule.layers);
     assert.ok(names.length > 0 && names.every(name => name.startsWith('model.layers.1.') && !name.includes('down_proj') && name !== apart), names.join());
     await vscode.commands.executeCommand('workbench.action.closeActiveEditor');
@@ -169,7 +172,7 @@ describe('Plan Compression…', () => {
 });
 
 describe('Run Plan', () => {
-  const PLAN = '{\n  // by hand\n  "model": "tiny",\n  "output": "out",\n  "tensorize": [\n    { "layers": ["*.q_proj"], "chi": 4 },\n    { "layers": ["model.layers.1.mlp.up_proj"], "keep": 0.5 }\n  ],\n  "predicted": { "parameters": 1, "bytes": 2, "loss": 0.1, "loss_error": 0.02, "perplexity": 22.1 },\n  "evaluate": { "data": "text.txt", "length": 16 }\n}\n';
+  const PLAN = '{\n  // by hand\n  "model": "tiny",\n  "output": "out",\n  "tensorize": [\n    { "layers": ["*.q_proj"], "chi": 4 },\n    { "layers": ["model.layers.1.mlp.up_proj"], "keep": 0.5 }\n  ],\n  "predicted": { "parameters": 1, "bytes": 2, "loss": 0.1, "loss_error": 0.02, "perplexity": 22.1 },\n  "evaluate": { "data": "text.txt", "length": 16 },\n  "calibration": { "data": "learn.jsonl", "sequences": 4 }\n}\n';
   let file: string;
 
   before(async () => {
@@ -177,6 +180,7 @@ describe('Run Plan', () => {
     model = await openModel(await writeLlama(path.join(place.folder, 'tiny')));
     file = path.join(place.folder, 'p.bondwise.json');
     await writeFile(path.join(place.folder, 'text.txt'), 'some text');
+    await writeFile(path.join(place.folder, 'learn.jsonl'), '{"text": "some text"}');
     await mkdir(path.join(place.folder, 'taken'));
   });
   after(() => place.remove());
@@ -188,6 +192,7 @@ describe('Run Plan', () => {
     assert.deepEqual([request.model, request.options.output, request.title], [model.folder, path.join(place.folder, 'out'), 'Run plan p.bondwise.json']);
     assert.deepEqual(request.options.tensorize.map(rule => ({ ...rule })), [{ layers: ['*.q_proj'], chi: 4 }, { layers: ['model.layers.1.mlp.up_proj'], keep: 0.5 }]);
     assert.deepEqual({ ...request.options.evaluate }, { data: path.join(place.folder, 'text.txt'), length: 16 });
+    assert.deepEqual({ ...request.options.calibration }, { data: path.join(place.folder, 'learn.jsonl'), sequences: 4 });
     assert.equal(request.options.predicted?.loss, 0.1);
     const shown = lines.join('\n');
     assert.match(shown, /3 of 8 layers of tiny become MPOs/);
@@ -203,6 +208,7 @@ describe('Run Plan', () => {
     ['the model', PLAN.replace('"tiny"', '"nowhere"'), 3, /nowhere/],
     ['the output', PLAN.replace('"out"', '"taken"'), 4, /taken/],
     ['the text', PLAN.replace('text.txt', 'none.txt'), 10, /none\.txt/],
+    ['the calibration text', PLAN.replace('learn.jsonl', 'none.jsonl'), 11, /none\.jsonl/],
     ['JSON', PLAN.replace('"output"', 'output'), 4, /not JSON/],
   ];
   wrong.forEach(([what, text, line, message]) =>

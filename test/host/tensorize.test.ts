@@ -55,9 +55,10 @@ describe('Tensorize…', () => {
 
   it('shows the modes of each choice and where it gets slower than dense', () => {
     const items = siteItems(denseLayers([named(model, 'model.layers.0.mlp.up_proj').layer]));
-    assert.deepEqual(items.map(({ sites }) => sites), ['low-rank', 2, 3, 4, 5]);
-    assert.match(items[0]?.detail ?? '', /faster than dense below χ 12/);
-    assert.equal(items[1]?.description, '6×4 · 8×4');
+    assert.deepEqual(items.map(({ sites }) => sites), ['low-rank', 'low-rank', 2, 3, 4, 5]);
+    assert.deepEqual(items.map(({ method }) => method), ['fisher', 'plain', 'plain', 'plain', 'plain', 'plain']);
+    assert.match(items[1]?.detail ?? '', /faster than dense below χ 12/);
+    assert.equal(items[2]?.description, '6×4 · 8×4');
   });
 
   it('shows parameters, size, share and speed of each bond dimension, and warns', () => {
@@ -113,16 +114,16 @@ describe('Tensorize…', () => {
   it('asks the engine for exactly that', () => {
     const chosen = chosenBy([named(model, 'model.layers.1.mlp.down_proj')]);
     assert.ok(chosen);
-    const request = requestOf(chosen, { sites: 3, target: { keep: 0.25 }, name: 'new', measure: true });
+    const request = requestOf(chosen, { sites: 3, method: 'plain', target: { keep: 0.25 }, name: 'new', measure: true });
     assert.ok(isRunRequest(request), JSON.stringify(isRunRequest.errors));
     assert.equal(request.title, 'Tensorize 1.down_proj, 25%');
     assert.equal(request.kind === 'tensorize' && request.model, model.folder);
     assert.deepEqual(request.options, {
-      tensorize: [{ layers: ['model.layers.1.mlp.down_proj'], sites: 3, keep: 0.25 }],
+      tensorize: [{ layers: ['model.layers.1.mlp.down_proj'], sites: 3, method: 'plain', keep: 0.25 }],
       output: path.join(place.folder, 'new'),
       evaluate: { data: 'builtin', length: 512, sequences: 8, prompt: 'The capital of France is' },
     });
-    const quiet = requestOf(chosen, { sites: 'low-rank', target: { chi: 4 }, name: 'new', measure: false });
+    const quiet = requestOf(chosen, { sites: 'low-rank', method: 'fisher', target: { chi: 4 }, name: 'new', measure: false });
     assert.equal('evaluate' in quiet.options && quiet.options.evaluate, null);
   });
 });

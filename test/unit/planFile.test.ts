@@ -183,6 +183,19 @@ describe('filling a plan that is there', () => {
     expect(Object.keys(read(without))).toEqual(['model', 'output', 'tensorize']);
   });
 
+  test('another method is another rule, and a calibration text that is there stays', () => {
+    const text = '{\n  "model": "m",\n  "output": "o",\n  "tensorize": [\n    { "layers": ["a"], "chi": 1 } // mine\n  ]\n}';
+    const aware = fillPlan(text, { budget, predicted, calibration: { data: 'builtin' }, tensorize: [{ ...rule('a', 1), method: 'fisher' }] });
+    expect(read(aware).tensorize).toEqual([{ layers: ['a'], method: 'fisher', chi: 1, sites: 'low-rank' }]);
+    expect(aware).toContain('// mine');
+    expect(read(aware).calibration).toEqual({ data: 'builtin' });
+    const own = aware.replace('"builtin"', '"own.txt"');
+    expect(read(fillPlan(own, { budget, predicted, calibration: { data: 'builtin' }, tensorize: [rule('a', 1)] }))).toMatchObject({
+      calibration: { data: 'own.txt' },
+      tensorize: [{ chi: 1 }],
+    });
+  });
+
   test('a plan of a large model is filled in well under a second', () => {
     const many = Array.from({ length: 400 }, (_, i) => rule(`model.layers.${i}.self_attn.q_proj`, i + 1));
     const text = fillPlan(HAND, { budget, predicted, tensorize: many });
