@@ -36,9 +36,9 @@ export class Bondwise {
     return this.#window.row(this.models, name);
   }
 
-  /** By the whole title, which the row shows as far as there is room; or by what it shows. */
+  /** By its title as a screen reader says it: the row shows it as far as there is room. A text is the whole title. */
   run(title: string | RegExp): Locator {
-    return typeof title === 'string' ? this.runs.locator(`.monaco-list-row[role="treeitem"][aria-label^="${title}, "]`) : this.#window.row(this.runs, title);
+    return typeof title === 'string' ? this.runs.locator(`[role="treeitem"][aria-label^="${title}, "]`) : this.runs.getByRole('treeitem', { name: title });
   }
 
   /** A row's second, paler text. */

@@ -7,7 +7,7 @@ import { isAlive } from '../../extension/runs/process.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
 import { addSampleModel, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
 
-const title = /^Tensorize .*90%$/;
+const title = /^Tensorize .*90%, /;
 let output: string;
 
 // Little is measured: these tests are about the run, not about its figures.
