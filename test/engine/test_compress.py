@@ -45,7 +45,18 @@ def moments_of(architecture: str, folder: Path) -> dict[str, Moments]:
     """As the run collects them: of the built-in text, with the labels of seed 0."""
     layers = map_model(open_checkpoint(folder)).layers
     ids = token_sequences(make_tokenizer(), "builtin", "calibration", **TEXT)
-    return collect_moments(make_tiny_model(architecture), layers, ids, seed=0, progress=lambda *_: None, check_cancelled=lambda: None)
+    return collect_moments(make_tiny_model(architecture), layers, ids, seed=0, progress=nothing, check_cancelled=nothing)
+
+
+def nothing(*_: float) -> None: ...
+
+
+def no_memory(_: str) -> Memory:
+    return Memory(0, 0)
+
+
+def little_memory(_: str) -> Memory:
+    return Memory(1 << 29, 1 << 29)
 
 
 def low_rank_product(folder: Path, name: str) -> Tensor:
@@ -91,7 +102,7 @@ def test_methods_mix_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_pa
         {"layers": ["*.mlp.*"], "chi": 6, "method": "fisher"},
     )
     # One layer at a time, as where the memory holds no more.
-    monkeypatch.setattr(compress, "device_memory", lambda _: Memory(0, 0))
+    monkeypatch.setattr(compress, "device_memory", no_memory)
     expected = finish(weighted_run(tmp_path / "run0", folder, tmp_path / "expected", *rules))
     run = weighted_run(tmp_path / "run", folder, tmp_path / "out", *rules)
     save = compress.save_layer
@@ -153,7 +164,7 @@ def test_what_a_method_cannot_do_is_said(rule: dict[str, Any], what: str, tmp_pa
 
 def test_the_memory_for_calibration_is_checked_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny_model("llama", tmp_path / "base")
-    monkeypatch.setattr(estimate, "device_memory", lambda _: Memory(1 << 29, 1 << 29))
+    monkeypatch.setattr(estimate, "device_memory", little_memory)
     wanted = {"layers": ["*"], "chi": 4}
     run = weighted_run(tmp_path / "run", folder, tmp_path / "out", {**wanted, "method": "fisher"}, length=60_000, sequences=1)
     message = fail(run)
