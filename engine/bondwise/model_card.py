@@ -13,13 +13,29 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bondwise.schema import Evaluation, LayerFigures, TensorizeResult
+    from bondwise.schema import CalibrationOptions, Evaluation, LayerFigures, Method, TensorizeResult
+
+METHODS: dict[Method, str] = {
+    "plain": "cut into sites by sequential truncated SVDs (CompactifAI, Tomut et al. 2024; TT-SVD, Oseledets 2011), from the weight alone",
+    "input": "factored so that the layer's outputs on the calibration text change least (SVD-LLM, Wang et al. 2025)",
+    "fisher": "factored so that ½ tr(G ΔW S ΔWᵀ) is least, S the second moment of the layer's inputs on the calibration text and G that of "
+    "the loss gradients at its outputs (K-FAC, Martens and Grosse 2015)",
+}
 
 
-def model_card(name: str, base_name: str, result: TensorizeResult, *, licence: str | None, code: Sequence[str] = ()) -> str:
+def model_card(
+    name: str,
+    base_name: str,
+    result: TensorizeResult,
+    *,
+    licence: str | None,
+    calibration: CalibrationOptions | None = None,
+    code: Sequence[str] = (),
+) -> str:
     """Markdown with the front matter that the hub reads. Names and texts come from files of others and are escaped.
 
-    `code` names the base model's own Python files, which the folder carries.
+    `calibration` says which text the methods but the plain one learnt from; `code` names the base model's own Python files, which the
+    folder carries.
     """
     copied = f" and, copied from the original, {', '.join(map(_code, code))}" if code else ""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [tensor-network, mpo, bondwise]"]
@@ -47,8 +63,7 @@ def model_card(name: str, base_name: str, result: TensorizeResult, *, licence: s
         "",
         "## Method",
         "",
-        "Each weight was cut into sites by sequential truncated SVDs (CompactifAI, Tomut et al. 2024; TT-SVD, Oseledets 2011), without "
-        "calibration data and without retraining. The relative error is ‖W − Ŵ‖ / ‖W‖ (Frobenius) with the cores as stored.",
+        *_methods(result.layers, calibration),
         "",
     ]
     if result.original is not None and result.compressed is not None:
@@ -65,6 +80,22 @@ def declared_licence(folder: Path) -> str | None:
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     found = front and re.search(r"^license: *[\"']?([\w.+-]+)[\"']? *$", front[1], re.MULTILINE)
     return found[1] if found else None
+
+
+def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | None) -> list[str]:
+    used = [method for method in METHODS if any(layer.method == method for layer in layers)]
+    lines = [f"{_counted(layers, method)} {METHODS[method]}." for method in used]
+    if calibration is not None and used != ["plain"]:
+        source = _code(calibration.data.rpartition("/")[2])
+        lines.append(f"Calibration text: {source}, {calibration.sequences:,} sequences of {calibration.length:,} tokens.")
+    return [*lines, "Nothing was retrained. The relative error is ‖W − Ŵ‖ / ‖W‖ (Frobenius) with the cores as stored."]
+
+
+def _counted(layers: Sequence[LayerFigures], method: Method) -> str:
+    count = sum(layer.method == method for layer in layers)
+    if count == len(layers):
+        return "Each weight was"
+    return f"{count} weights were" if count > 1 else "One weight was"
 
 
 def _measured(original: Evaluation, compressed: Evaluation) -> list[str]:

@@ -298,7 +298,14 @@ def _publish(
     run: Run, writer: CheckpointWriter, source: Checkpoint, options: TensorizeOptions, result: TensorizeResult, *, code: Mapping[str, bytes]
 ) -> None:
     run.phase("Publishing the compressed model")
-    card = model_card(writer.output.name, source.folder.name, result, licence=declared_licence(source.folder), code=list(code))
+    card = model_card(
+        writer.output.name,
+        source.folder.name,
+        result,
+        licence=declared_licence(source.folder),
+        calibration=options.calibration,
+        code=list(code),
+    )
     writer.write_bytes("README.md", card.encode())
     lineage = Lineage(
         engine=__version__,

@@ -8,7 +8,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bondwise.model_card import declared_licence, model_card
-from bondwise.schema import Evaluation, LayerFigures, TensorizeResult
+from bondwise.schema import CalibrationOptions, Evaluation, LayerFigures, TensorizeResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,3 +103,14 @@ def test_the_licence_is_the_declared_one(tmp_path: Path, text: str, expected: st
     (tmp_path / "README.md").write_text(text)
     assert declared_licence(tmp_path) == expected
     assert declared_licence(tmp_path / "nowhere") is None
+
+
+def test_it_says_how_each_weight_was_found_and_from_which_text() -> None:
+    text = CalibrationOptions(data="/home/someone/private/mine.txt", sequences=16)
+    made = result("layer", "sample")
+    assert "Calibration" not in model_card("name", "base", made, licence=None, calibration=text)
+    aware = [one.model_copy(update={"method": "fisher"}) for one in (layer("b"), layer("c"))]
+    mixed = made.model_copy(update={"layers": [*made.layers, *aware]})
+    card = model_card("name", "base", mixed, licence=None, calibration=text)
+    assert "One weight was cut into sites" in card and "2 weights were factored" in card
+    assert "`mine.txt`, 16 sequences of 512 tokens" in card and "private" not in card
