@@ -60,7 +60,7 @@ export function siteItems(layers: readonly DenseLayer[]): readonly SitesItem[] {
       detail:
         sites === 'low-rank'
           ? method === 'fisher'
-            ? vscode.l10n.t('Two thin matrices that keep what the layer does on a calibration text: far better, and takes minutes longer.')
+            ? vscode.l10n.t('Two thin matrices that fit what the layer does on a text: far better, minutes longer.')
             : vscode.l10n.t('Two thin matrices from the weight alone: faster than dense below χ {0}.', limit)
           : limit < 1
             ? vscode.l10n.t('An MPO: slower than dense at every χ.')

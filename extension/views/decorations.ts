@@ -34,7 +34,7 @@ export const stateDecorations: vscode.FileDecorationProvider = {
     }
     switch (uri.query) {
       case 'mpo':
-        return new vscode.FileDecoration('χ', vscode.l10n.t('tensorized'), new vscode.ThemeColor('charts.green'));
+        return new vscode.FileDecoration('χ', vscode.l10n.t('tensorized'), new vscode.ThemeColor('bondwise.tensorized'));
       case 'quantized':
         return new vscode.FileDecoration('Q', vscode.l10n.t('quantized'), new vscode.ThemeColor('charts.blue'));
       default: {

@@ -150,7 +150,7 @@ function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
     label,
     description: parts.join(' · '),
     icon: 'package',
-    ...(compressed ? { color: 'charts.green' } : {}),
+    ...(compressed ? { color: 'bondwise.tensorized' } : {}),
     contextValue: lineage ? 'model.mpo' : 'model',
     expandable: true,
     uri: modelUri(folder, compressed),
@@ -172,7 +172,7 @@ function blockLook({ block, model }: BlockNode, found: ModelSensitivity | undefi
     description: parts.join(' · '),
     ...(mark ? { more: [mark.text] } : {}),
     icon: 'layers',
-    ...(count('mpo') > 0 ? { color: 'charts.green' } : count('quantized') > 0 ? { color: 'charts.blue' } : {}),
+    ...(count('mpo') > 0 ? { color: 'bondwise.tensorized' } : count('quantized') > 0 ? { color: 'charts.blue' } : {}),
     contextValue: 'block',
     expandable: true,
     uri: blockUri(model.folder, block.name, mark),
@@ -181,7 +181,7 @@ function blockLook({ block, model }: BlockNode, found: ModelSensitivity | undefi
 
 const LAYER_ICONS: Record<Layer['state'], readonly [icon: string, color?: string]> = {
   dense: ['table'],
-  mpo: ['link', 'charts.green'],
+  mpo: ['link', 'bondwise.tensorized'],
   quantized: ['symbol-numeric', 'charts.blue'],
 };
 
