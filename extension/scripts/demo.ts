@@ -1,7 +1,7 @@
 /** The main job on the sample model, as the terminal does it: both models in one folder that VS Code can open. */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { engineArguments, engineVariables, type Environment } from '../engine/find.ts';
 import { bondwiseHome } from '../engine/home.ts';
@@ -9,8 +9,19 @@ import { isLineage } from '../protocol/validate.js';
 import type { TensorizeResult } from '../protocol/types.ts';
 import { runQuiet, ScriptError } from './terminal.ts';
 
-/** What the demo compresses: layers that bear the plain method without healing, so that the text stays sensible. */
-const recipe: readonly string[] = ['--layers', 're:model\\.layers\\.(1[6-9]|2[0-7])\\.self_attn\\.[qko]_proj', '--keep', '0.6'];
+/** What the demo compresses: layers that bear it without healing, so that the text stays sensible. The user may edit it and run it again. */
+const plan = `{
+  // What "npm start" makes of the sample model. "Run Plan" above the editor does it again, as you change it.
+  "model": "SmolLM2-135M-Instruct",
+  "output": "SmolLM2-135M-Instruct-mpo",
+  "tensorize": [
+    // All but the first block: the queries bear much, gate and up projections only late in the model.
+    { "layers": ["*.q_proj"], "exclude": ["*.layers.0.*"], "keep": 0.5, "method": "fisher" },
+    { "layers": ["re:.*\\\\.layers\\\\.2[2-9]\\\\.mlp\\\\.(gate|up)_proj"], "keep": 0.75, "method": "fisher" }
+  ],
+  "evaluate": {}
+}
+`;
 
 const sampleName = 'SmolLM2-135M-Instruct';
 
@@ -53,7 +64,15 @@ export async function compressDemo(environment: Environment): Promise<TensorizeR
     // The user removed the model but not the run that made it, which would say that it is done.
     await rm(run, { recursive: true });
   }
-  await engine(environment, ['tensorize', demoModel(), ...recipe, '--evaluate', '--output', output, '--run', run]);
+  await mkdir(demoFolder(), { recursive: true });
+  const file = `${output}.bondwise.json`;
+  // Whatever the user made of it is theirs.
+  await writeFile(file, plan, { flag: 'wx' }).catch((error: unknown) => {
+    if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) {
+      throw error;
+    }
+  });
+  await engine(environment, ['run', file, '--run', run]);
   const result = await readResult(output);
   if (result === undefined) {
     throw new ScriptError(`${output} lacks its figures (bondwise.json). Remove that folder and run the same command again.`);
