@@ -20,10 +20,10 @@ from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import UserError
 from bondwise.modelmap import map_model
 from bondwise.plan import Request, default_exclusions, make_plan, parse_target
-from bondwise.plan_file import read_plan, to_text, without_comments, write_plan
+from bondwise.plan_file import read_plan, run_options, to_text, without_comments, write_plan
 from bondwise.plan_summary import measured_text
 from bondwise.predict import Point, loss_tables
-from bondwise.schema import BaseModelRef, Budget, Cell, Curve, Figure, PlanFile, ProfileLayer, Sensitivity, TensorizeRule
+from bondwise.schema import BaseModelRef, Budget, Cell, Curve, Figure, Method, PlanFile, ProfileLayer, Sensitivity, TensorizeRule
 
 BASE = 2.0
 """Mean loss of the made-up baselines, nats."""
@@ -239,6 +239,39 @@ def test_layers_without_cells_take_the_median_ratio_and_its_spread() -> None:
     assert [point.loss for point in spectral["a"]] == [1.0, 0.5] and spectral["a"][0].own == pytest.approx(math.log(3))
 
 
+def test_another_method_than_was_measured_takes_its_own_curve_and_the_median_ratio() -> None:
+    curves = [
+        Curve(layer=name, chi=[1, 2], parameters=[1, 2], error=[0, 0], plain=[1.0, 0.5], input=[0.6, 0.3], fisher=[0.2, 0.1])
+        for name in "abcde"
+    ]
+    cells = [cell(name, 1, ratio, 1e-9) for name, ratio in zip("abcde", [1.0, 2.0, 4.0, 8.0, 16.0], strict=True)]
+    for method, losses in (("input", [2.4, 1.2]), ("fisher", [0.8, 0.4])):
+        found = _table(curves, cells, method)
+        assert all([point.loss for point in points] == pytest.approx(losses) for points in found.values())
+        assert found["a"][0].own == pytest.approx(1.4826 * math.log(2))
+
+
+def test_a_plan_with_another_method_says_so_in_every_rule(model: Path, tmp_path: Path) -> None:
+    profile = profile_of(model)
+    path = write_profile(tmp_path, profile)
+    (tmp_path / "plans").mkdir()
+    plan_path = tmp_path / "plans" / "p.bondwise.json"
+    _, file = make_plan(Request(model, path, "85%", method="fisher"), plan_path)
+    assert file is not None and file.budget is not None and file.calibration is not None
+    assert file.budget.method == "fisher" and {rule.method for rule in file.tensorize} == {"fisher"}
+    assert file.calibration.data == profile.data
+    write_plan(plan_path, file)
+    assert read_plan(plan_path) == file
+    _, options = run_options(plan_path, file)
+    assert options["calibration"]["data"] == profile.data
+    path = write_profile(tmp_path, profile.model_copy(update={"data": "mine.txt"}))
+    _, file = make_plan(Request(model, path, "85%", method="input"), plan_path)
+    assert file is not None and file.calibration is not None and file.calibration.data == "../mine.txt"
+    assert run_options(plan_path, file)[1]["calibration"]["data"] == str(tmp_path / "mine.txt")
+    path = write_profile(tmp_path, profile.model_copy(update={"sites": 3}))
+    assert "low-rank sites" in str(refused(Request(model, path, "85%", method="fisher")))
+
+
 @pytest.mark.parametrize("rise", [-0.05, 0.0, 0.05])
 def test_within_noise_a_cell_bounds_the_loss_and_no_more(rise: float) -> None:
     def curve(height: float) -> Curve:
@@ -263,9 +296,9 @@ def test_the_loss_never_rises_with_chi() -> None:
     assert [point.loss for point in _table([curve], [])["a"]] == [4.0, 2.0, 2.0, 0.5]
 
 
-def _table(curves: list[Curve], cells: list[Cell]) -> dict[str, list[Point]]:
+def _table(curves: list[Curve], cells: list[Cell], method: Method = "plain") -> dict[str, list[Point]]:
     profile = Sensitivity.model_construct(curves=curves, cells=cells, baseline={"loss": BASE})
-    return loss_tables(profile)
+    return loss_tables(profile, method)
 
 
 def test_baseline_from_a_perplexity_alone() -> None:
