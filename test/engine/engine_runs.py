@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from bondwise import compress
 from bondwise.run import start
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 def make_run(directory: Path, kind: str, options: dict[str, Any], **request: Any) -> Path:
@@ -51,3 +54,16 @@ def fail(directory: Path) -> str:
 def events(directory: Path, kind: str | None = None) -> list[dict[str, Any]]:
     lines = (directory / "events.ndjson").read_text().splitlines()
     return [event for event in map(json.loads, lines) if kind in (None, event["type"])]
+
+
+def cancel_after_layer(directory: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts a tensorize run and asks it to stop as soon as that layer is saved."""
+    save = compress.save_layer
+
+    def save_then_cancel(path: Path, *arguments: Any) -> None:
+        save(path, *arguments)
+        if path.name.startswith(f"{number:05}-"):
+            (directory / "cancel").touch()
+
+    monkeypatch.setattr(compress, "save_layer", save_then_cancel)
+    assert start(directory) == 130

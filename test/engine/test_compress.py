@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from engine_runs import events, fail, finish, make_run
+from engine_runs import cancel_after_layer, events, fail, finish, make_run
 from moment_problems import loss, ridged
 from safetensors.torch import load_file
 from tiny_models import make_tiny_model, make_tokenizer, save_tiny_model
@@ -105,15 +105,7 @@ def test_methods_mix_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_pa
     monkeypatch.setattr(compress, "device_memory", no_memory)
     expected = finish(weighted_run(tmp_path / "run0", folder, tmp_path / "expected", *rules))
     run = weighted_run(tmp_path / "run", folder, tmp_path / "out", *rules)
-    save = compress.save_layer
-
-    def save_then_cancel(path: Path, *arguments: Any) -> None:
-        save(path, *arguments)
-        if path.name.startswith("00004-"):
-            (run / "cancel").touch()
-
-    monkeypatch.setattr(compress, "save_layer", save_then_cancel)
-    assert start(run) == 130
+    cancel_after_layer(run, 4, monkeypatch)
     monkeypatch.undo()
     (run / "cancel").unlink()
     done = len(list((run / "checkpoints").glob("*.safetensors")))

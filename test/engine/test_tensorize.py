@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import events, fail, finish, tensorize_run
+from engine_runs import cancel_after_layer, events, fail, finish, tensorize_run
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, VOCABULARY, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -222,15 +222,7 @@ def test_both_models_are_measured_on_the_same_text(tmp_path: Path, llama: Path) 
 
 def test_a_cancelled_run_keeps_its_layers_and_goes_on(tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tensorize_run(tmp_path / "run", llama, tmp_path / "out", {"layers": ["*"], "keep": 0.5})
-    save = compress.save_layer
-
-    def save_then_cancel(path: Path, *arguments: Any) -> None:
-        save(path, *arguments)
-        if path.name.startswith("00002-"):
-            (run / "cancel").touch()
-
-    monkeypatch.setattr(compress, "save_layer", save_then_cancel)
-    assert start(run) == 130
+    cancel_after_layer(run, 2, monkeypatch)
     assert json.loads((run / "status.json").read_text())["state"] == "cancelled"
     assert not (tmp_path / "out").exists()
     assert siblings(tmp_path / "out") == []
