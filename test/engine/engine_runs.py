@@ -65,5 +65,6 @@ def cancel_after_layer(directory: Path, number: int, monkeypatch: pytest.MonkeyP
         if path.name.startswith(f"{number:05}-"):
             (directory / "cancel").touch()
 
-    monkeypatch.setattr(compress, "save_layer", save_then_cancel)
-    assert start(directory) == 130
+    with monkeypatch.context() as patched:
+        patched.setattr(compress, "save_layer", save_then_cancel)
+        assert start(directory) == 130

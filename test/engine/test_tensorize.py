@@ -251,9 +251,9 @@ def test_a_damaged_resume_point_is_done_again(tmp_path: Path, llama: Path, monke
     rule = {"layers": ["*.self_attn.*"], "keep": 0.5}
     finish(tensorize_run(tmp_path / "run0", llama, tmp_path / "expected", rule))
     run = tensorize_run(tmp_path / "run", llama, tmp_path / "out", rule)
-    monkeypatch.setattr(tensorize, "_write", interrupted)
-    assert start(run) == 130
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(tensorize, "_write", interrupted)
+        assert start(run) == 130
     first, second, third, *_ = sorted((run / "checkpoints").glob("*.safetensors"))
     data = bytearray(first.read_bytes())
     data[-3] ^= 0x10
