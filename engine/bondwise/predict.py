@@ -84,7 +84,7 @@ def median_correction(profile: Sensitivity, baseline: float | None) -> Correctio
     curves = {curve.layer: curve for curve in profile.curves}
     logs: list[float] = []
     for cell in profile.cells:
-        curve, rise = curves.get(cell.layer), _rise(cell, baseline)
+        curve, rise = curves.get(cell.layer), measured_rise(cell, baseline)
         predicted = _predicted(curve, cell.chi) if curve is not None else 0.0
         if rise is not None and predicted > 0 and rise[0] > SIGNIFICANT * rise[1]:
             logs.append(math.log(rise[0] / predicted))
@@ -98,7 +98,7 @@ def median_correction(profile: Sensitivity, baseline: float | None) -> Correctio
 # --- one layer -----------------------------------------------------------------------------------------------------------------------
 
 
-def _rise(cell: Cell, baseline: float | None) -> tuple[float, float] | None:
+def measured_rise(cell: Cell, baseline: float | None) -> tuple[float, float] | None:
     """Measured rise of the loss and its standard error; None where the cell has neither loss nor KL.
 
     KL divergence to the original is the rise that text of the original's own distribution would show. It is never negative, and much surer
@@ -120,7 +120,7 @@ def _ratios(curve: Curve, cells: Sequence[Cell], baseline: float | None, correct
     """
     found: dict[float, _Ratio] = {}
     for cell in cells:
-        rise, predicted = _rise(cell, baseline), _predicted(curve, cell.chi)
+        rise, predicted = measured_rise(cell, baseline), _predicted(curve, cell.chi)
         if rise is None or predicted <= 0:
             continue
         value, error = rise

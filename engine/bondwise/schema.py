@@ -253,7 +253,12 @@ class ProfileResult(Record):
     cells: Annotated[int, Field(description="Measured cells in the file.")]
     curves: Annotated[int, Field(description="Predicted curves in the file.")]
     baseline: Annotated[dict[str, float], Field(description="The original model's value of each metric.")]
-    correlation: Annotated[float, Field(description="Spearman's, of predicted and measured loss over all measured cells.")] | None = None
+    correlation: (
+        Annotated[
+            float, Field(description="Spearman's, of predicted and measured rise of the loss over all measured cells; by KL where surer.")
+        ]
+        | None
+    ) = None
     seconds: float
 
 

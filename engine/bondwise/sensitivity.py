@@ -28,7 +28,7 @@ from bondwise.measured import Work, measure, measure_baseline, measure_task
 from bondwise.memory import release_freed_memory, runs_within
 from bondwise.modelmap import find_container, map_model
 from bondwise.paired import METRICS
-from bondwise.predict import _predicted
+from bondwise.predict import _predicted, measured_rise
 from bondwise.profile_file import SUFFIX, Book, check_same, read_profile
 from bondwise.profile_needs import Budgets, check_needs
 from bondwise.profile_places import EVERYTHING, Place, asked_sizes, listed, resolve_places
@@ -216,14 +216,11 @@ def _always_written(book: Book) -> Generator[None]:
 
 
 def _correlation(book: Book) -> float | None:
-    """Of predicted and measured rise of the loss over the cells; the method is plain, and so is the curve."""
-    baseline = book.baseline.get("loss")
-    if baseline is None:
-        return None
+    """Of predicted and measured rise of the loss over the cells, as the planner reads them; the method is plain, and so is the curve."""
     pairs = [
-        (_predicted(book.curves[cell.layer], cell.chi), cell.figures["loss"].value - baseline)
+        (_predicted(book.curves[cell.layer], cell.chi), rise[0])
         for cell in book.cells.values()
-        if cell.layer in book.curves and "loss" in cell.figures
+        if cell.layer in book.curves and (rise := measured_rise(cell, book.baseline.get("loss"))) is not None
     ]
     return rank_correlation([first for first, _ in pairs], [second for _, second in pairs])
 

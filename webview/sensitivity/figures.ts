@@ -187,7 +187,7 @@ export class Figures {
     return scale;
   }
 
-  /** Spearman's, of predicted and measured loss over all measured cells; the profile's own once it is complete. */
+  /** Spearman's, of predicted and measured rise of the loss over all measured cells, by KL where that is surer; the profile's own once it is complete. */
   get correlation(): Correlation {
     this.#correlation ??= this.#correlate();
     return this.#correlation;
@@ -197,10 +197,12 @@ export class Figures {
     const predicted: number[] = [];
     const measured: number[] = [];
     for (const cell of this.profile.cells ?? []) {
-      const [x, y] = [this.predictedLoss(cell.layer, cell.chi), this.measuredLoss(cell)];
-      if (x !== undefined && y) {
+      const [x, loss, { kl }] = [this.predictedLoss(cell.layer, cell.chi), this.measuredLoss(cell), cell.figures];
+      // The planner reads cells so too: KL is the rise on text of the model's own.
+      const y = kl && !(loss && loss.error < kl.error) ? kl.value : loss?.rise;
+      if (x !== undefined && y !== undefined) {
         predicted.push(x);
-        measured.push(y.rise);
+        measured.push(y);
       }
     }
     const own = this.profile.complete === true ? this.profile.correlation : undefined;

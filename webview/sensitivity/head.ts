@@ -4,7 +4,7 @@ import { h } from '../ui/dom.ts';
 import type { Correlation } from './figures.ts';
 
 const CORRELATION =
-  'Spearman’s rank correlation of the predicted and the measured rise of the loss, over all measured cells: ' +
+  'Spearman’s rank correlation of the predicted and the measured rise of the loss (or the KL divergence, where it is surer) over all measured cells: ' +
   '1 where the prediction puts them in the same order as the measurement, 0 where it says nothing.';
 
 export class Head {
