@@ -1,4 +1,5 @@
 /** The layers selected in the Models view, both ways, without an echo. */
+import { setTimeout as delay } from 'node:timers/promises';
 import * as vscode from 'vscode';
 import { BlockNode, GroupNode, LayerNode, layersOf, modelOf, type TreeNode } from '../views/modelNodes.ts';
 import type { ModelsTree } from '../views/modelsTree.ts';
@@ -8,6 +9,12 @@ export interface TreeSelection {
   readonly folder: string;
   readonly layers: readonly string[];
 }
+
+/** How often a row is revealed that is not selected afterwards. */
+const ATTEMPTS = 4;
+/** Milliseconds that the window has to say that it is, and between looks at that. */
+const SETTLE = 500;
+const LOOK = 50;
 
 export class LayerSelection implements vscode.Disposable {
   readonly #selected = new vscode.EventEmitter<TreeSelection>();
@@ -50,7 +57,7 @@ export class LayerSelection implements vscode.Disposable {
     this.#revealing = true;
     try {
       for (let next = this.#next(); next; next = this.#next()) {
-        await this.#view.reveal(next, { select: true, focus: false });
+        await this.#reveal(next);
       }
     } catch (error) {
       this.#shown = undefined;
@@ -58,6 +65,28 @@ export class LayerSelection implements vscode.Disposable {
     } finally {
       this.#revealing = false;
     }
+  }
+
+  /** While the tree is being read anew, as it is each second while a profile grows, a row may not be found, and nothing says so. */
+  async #reveal(node: TreeNode): Promise<void> {
+    for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
+      await this.#view.reveal(node, { select: true, focus: false });
+      if (await this.#settles()) {
+        return;
+      }
+    }
+    this.#shown = undefined;
+  }
+
+  /** Whether the row that was revealed is selected now, or another one is wanted already. */
+  async #settles(): Promise<boolean> {
+    for (let waited = 0; waited < SETTLE; waited += LOOK) {
+      if (this.#wanted || this.#isShown(this.#view.selection)) {
+        return true;
+      }
+      await delay(LOOK);
+    }
+    return false;
   }
 
   #next(): TreeNode | undefined {

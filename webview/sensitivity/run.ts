@@ -30,8 +30,7 @@ export class RunStrip {
     }
     const run: Run = { id: '', directory: '', title: '', created: '', state: status.state, status, summary: EMPTY_SUMMARY };
     const fraction = fractionDone(run);
-    const text = progressText(run);
-    this.#text.textContent = status.state === 'running' && status.phase && text !== status.phase ? `${status.phase} · ${text}` : text;
+    this.#text.textContent = progressText(run);
     this.#fill.style.width = `${(fraction ?? 0) * 100}%`;
     if (fraction === undefined) {
       this.#bar.removeAttribute('aria-valuenow');
