@@ -1,6 +1,7 @@
 /** How sensitive a layer is, in one figure: what the tree shows of a profile. */
 import type { Cell, Curve, Sensitivity } from '../protocol/types.ts';
 import { methodOf } from './method.ts';
+import { riseOf } from './rise.ts';
 
 /** Part of a layer's parameters at which layers are compared. */
 export const REFERENCE_KEEP = 0.3;
@@ -11,6 +12,8 @@ export const LEVELS = ['low', 'moderate', 'high', 'severe'] as const;
 export type Level = (typeof LEVELS)[number];
 /** What the perplexity is multiplied by at the border to the next level. */
 const BORDERS: readonly number[] = [1.02, 1.1, 1.5];
+/** Nats per token below which nothing is lost. */
+const LEAST = 0.0005;
 
 export interface LayerSensitivity {
   /** Of the mean loss, nats per token. */
@@ -42,7 +45,7 @@ export function layerSensitivities(profile: Sensitivity): ReadonlyMap<string, La
     const curve = curves.get(name);
     const value = measured(cells.get(name) ?? [], baseline) ?? (curve && predicted(curve.chi, curve.parameters, curve[method], parameters));
     if (value) {
-      found.set(name, { ...value, level: levelOf(value.rise) });
+      found.set(name, { ...value, level: levelOf(known(value)) });
     }
   }
   return found;
@@ -53,11 +56,21 @@ export function worstOf(names: Iterable<string>, found: ReadonlyMap<string, Laye
   let worst: LayerSensitivity | undefined;
   for (const name of names) {
     const value = found.get(name);
-    if (value && (!worst || value.rise > worst.rise)) {
+    if (value && (!worst || known(value) > known(worst))) {
       worst = value;
     }
   }
   return worst;
+}
+
+/** What is known to be lost: within the noise nothing is. */
+function known({ rise, error = 0 }: Pick<LayerSensitivity, 'rise' | 'error'>): number {
+  return isLoss(rise, error) ? rise : 0;
+}
+
+/** Whether a change of the loss is more than noise, and than nothing. */
+export function isLoss(rise: number, error: number): boolean {
+  return Math.abs(rise) > 2 * error && Math.abs(rise) >= LEAST;
 }
 
 export function levelOf(rise: number): Level {
@@ -72,18 +85,6 @@ function measured(cells: readonly Cell[], baseline: Readonly<Record<string, numb
     return rise === undefined ? [] : [{ ...rise, chi: cell.chi, keep: cell.keep, source: 'measured' as const }];
   });
   return nearest(known);
-}
-
-/** From the loss itself, or its exponential; else from the KL to the original, which says nearly the same. */
-function riseOf({ figures }: Cell, baseline: Readonly<Record<string, number>>): { readonly rise: number; readonly error: number } | undefined {
-  const { loss, kl, perplexity } = figures;
-  if (loss && baseline.loss !== undefined) {
-    return { rise: loss.value - baseline.loss, error: loss.error };
-  }
-  if (perplexity && baseline.perplexity !== undefined) {
-    return { rise: Math.log(perplexity.value / baseline.perplexity), error: perplexity.error / perplexity.value };
-  }
-  return kl && { rise: kl.value, error: kl.error };
 }
 
 function predicted(chi: Curve['chi'], parameters: readonly number[], losses: readonly number[], dense: number): Value | undefined {

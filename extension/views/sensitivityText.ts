@@ -1,13 +1,13 @@
 /** What the tree says of a layer's sensitivity. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { LayerSensitivity, Level } from '../profile/levels.ts';
+import { isLoss, type LayerSensitivity, type Level } from '../profile/levels.ts';
 import { formatPercent } from '../runs/format.ts';
 import { formatMeasured } from './measured.ts';
 
 /** `+0.42 nats`, `no loss`: of the row, so it is short. */
 export function riseText({ rise, error = 0 }: LayerSensitivity): string {
-  return Math.abs(rise) <= 2 * error || Math.abs(rise) < 0.0005 ? vscode.l10n.t('no loss') : vscode.l10n.t('{0} nats', `${rise > 0 ? '+' : '−'}${Number(Math.abs(rise).toPrecision(2))}`);
+  return isLoss(rise, error) ? vscode.l10n.t('{0} nats', `${rise > 0 ? '+' : '−'}${Number(Math.abs(rise).toPrecision(2))}`) : vscode.l10n.t('no loss');
 }
 
 export function levelText(level: Level): string {

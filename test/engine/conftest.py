@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 # Set before anything imports torch or huggingface_hub.
@@ -23,3 +25,13 @@ def bondwise_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "bondwise-home"
     monkeypatch.setenv("BONDWISE_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def module_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Where transformers copies a model folder's own code to, and imports it from: of the test's own, and forgotten after it."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        del sys.modules[name]

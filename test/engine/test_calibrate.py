@@ -38,7 +38,7 @@ def layers_of(architecture: str, folder: Path) -> tuple[Layer, ...]:
 def collect(model: PreTrainedModel, layers: Sequence[Layer], ids: Tensor, *, gradients: bool = True, **options: Any) -> dict[str, Moments]:
     settings: dict[str, Any] = {"seed": 0, "progress": nothing, "check_cancelled": nothing, **options}
     directions = find_directions(model, layers, progress=nothing, check_cancelled=settings["check_cancelled"]) if gradients else None
-    return collect_moments(model, layers, ids, directions=directions, **settings)
+    return collect_moments(model, layers, ids, gradients=gradients, directions=directions, **settings)
 
 
 def nothing(*_: float) -> None: ...

@@ -31,11 +31,6 @@ TEXT: dict[str, Any] = {"length": 64, "sequences": 6}
 METHODS = ["input", "fisher"]
 
 
-@pytest.fixture(autouse=True)
-def module_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
 def weighted_run(directory: Path, model: Path, output: Path, *rules: dict[str, Any], **calibration: Any) -> Path:
     options = {"tensorize": list(rules), "output": str(output), "calibration": {**TEXT, **calibration}}
     return make_run(directory, "tensorize", options, model=str(model))

@@ -42,11 +42,6 @@ assert "bondwise" not in sys.modules
 IDS = torch.randint(VOCABULARY, (2, 24), generator=torch.Generator().manual_seed(5))
 
 
-@pytest.fixture(autouse=True)
-def module_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
     return save_tiny_model("llama", tmp_path / "llama")

@@ -39,9 +39,18 @@ describe('the sensitivity of a layer', () => {
     const by = (metric: string, value: number, baseline: Record<string, number>) =>
       layerSensitivities(sensitivity({ layers: [q], baseline, cells: [{ ...cell(q, 2, 0), figures: { [metric]: { value, error: 0.1 } } }] })).get(q.name);
     expect(by('perplexity', 40, { perplexity: 20 })).toMatchObject({ rise: Math.log(2), error: 0.1 / 40, level: 'severe' });
-    expect(by('kl', 0.03, {})).toMatchObject({ rise: 0.03, error: 0.1, level: 'moderate' });
+    expect(by('kl', 0.3, {})).toMatchObject({ rise: 0.3, error: 0.1, level: 'high' });
+    expect(by('kl', 0.19, {})).toMatchObject({ rise: 0.19, error: 0.1, level: 'low' });
     expect(by('agreement', 0.9, { agreement: 1 })).toBeUndefined();
     expect(by('loss', 3.5, {})).toBeUndefined();
+  });
+
+  test('takes the surer of loss and KL, as the planner does', () => {
+    const by = (error: number) =>
+      layerSensitivities(
+        sensitivity({ layers: [q], baseline: { loss: 3 }, cells: [{ ...cell(q, 2, 0), figures: { loss: { value: 3.5, error }, kl: { value: 0.2, error: 0.02 } } }] }),
+      ).get(q.name)?.rise;
+    expect([by(0.1), by(0.01)]).toEqual([0.2, 0.5]);
   });
 
   test('has borders where the perplexity is 2%, 10% and 50% higher', () => {

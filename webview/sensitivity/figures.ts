@@ -1,6 +1,7 @@
 /** A profile made ready to be asked for the value of any layer at any size, thousands of times a frame. */
 import { bondDimsForChi, bondDimsForKeep } from '../../extension/plan/choices.ts';
 import { methodOf } from '../../extension/profile/method.ts';
+import { riseOf } from '../../extension/profile/rise.ts';
 import type { Cell, Curve, ProfileLayer, Sensitivity } from '../../extension/protocol/types.ts';
 import { spearman } from './correlation.ts';
 import { baselineOf, type CurveKey, figureOf, type Metric, metricsOf, predictedAt, scaleOf } from './metrics.ts';
@@ -197,12 +198,10 @@ export class Figures {
     const predicted: number[] = [];
     const measured: number[] = [];
     for (const cell of this.profile.cells ?? []) {
-      const [x, loss, { kl }] = [this.predictedLoss(cell.layer, cell.chi), this.measuredLoss(cell), cell.figures];
-      // The planner reads cells so too: KL is the rise on text of the model's own.
-      const y = kl && !(loss && loss.error < kl.error) ? kl.value : loss?.rise;
-      if (x !== undefined && y !== undefined) {
+      const [x, y] = [this.predictedLoss(cell.layer, cell.chi), riseOf(cell, this.profile.baseline ?? {})];
+      if (x !== undefined && y) {
         predicted.push(x);
-        measured.push(y);
+        measured.push(y.rise);
       }
     }
     const own = this.profile.complete === true ? this.profile.correlation : undefined;
