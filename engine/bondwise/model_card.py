@@ -83,7 +83,7 @@ def declared_licence(folder: Path) -> str | None:
 
 
 def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | None) -> list[str]:
-    used = [method for method in METHODS if any(layer.method == method for layer in layers)]
+    used: list[Method] = [method for method in METHODS if any(layer.method == method for layer in layers)]
     lines = [f"{_counted(layers, method)} {METHODS[method]}." for method in used]
     if calibration is not None and used != ["plain"]:
         source = _code(calibration.data.rpartition("/")[2])

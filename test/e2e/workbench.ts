@@ -258,12 +258,11 @@ export class Workbench {
   /** Runs a command from the palette by its full title, such as "Bondwise: Check Engine". */
   async runCommand(title: string): Promise<void> {
     const row = this.pickRow(title);
-    // The list is not refreshed when an extension registers late: close and ask again.
+    // The list is not refreshed when an extension registers late, and an editor that opens late takes the focus, which closes it: ask again.
     for (let attempt = 0; ; attempt += 1) {
-      await this.page.keyboard.press('F1');
-      await this.quickInputBox().waitFor();
-      await this.quickInputBox().fill(`>${title}`);
       try {
+        await this.page.keyboard.press('F1');
+        await this.quickInputBox().fill(`>${title}`, { timeout: 5000 });
         await row.waitFor({ timeout: 2000 });
         break;
       } catch (error) {

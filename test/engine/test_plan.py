@@ -245,7 +245,8 @@ def test_another_method_than_was_measured_takes_its_own_curve_and_the_median_rat
         for name in "abcde"
     ]
     cells = [cell(name, 1, ratio, 1e-9) for name, ratio in zip("abcde", [1.0, 2.0, 4.0, 8.0, 16.0], strict=True)]
-    for method, losses in (("input", [2.4, 1.2]), ("fisher", [0.8, 0.4])):
+    expected: dict[Method, list[float]] = {"input": [2.4, 1.2], "fisher": [0.8, 0.4]}
+    for method, losses in expected.items():
         found = _table(curves, cells, method)
         assert all([point.loss for point in points] == pytest.approx(losses) for points in found.values())
         assert found["a"][0].own == pytest.approx(1.4826 * math.log(2))
