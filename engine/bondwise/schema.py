@@ -124,7 +124,7 @@ class ProfileOptions(Strict):
         Field(
             ge=0, description="A cell gets sequences until its standard error is below this part of its value; 0 measures all sequences."
         ),
-    ] = 0.25
+    ] = 0.33
     data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")] = (
         "builtin"
     )
