@@ -7,7 +7,6 @@ the model is loaded, and as many layers at a time as the memory holds moments of
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -22,6 +21,7 @@ from bondwise.layers import contract_weights, core_weights, costs
 from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory, runs_within
 from bondwise.schema import LayerFigures, TensorizeRequest
+from bondwise.text import fingerprint
 from bondwise.weighted import decompose_weighted, predicted_loss
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def compress_all(run: Run, source: Checkpoint, choices: list[Choice], ids: Tenso
     weighted = work.left()
     if weighted:
         _compress_weighted(work, weighted)
+        release_freed_memory()  # of the model, before the next ones are loaded
     found = [work.figures[choice.layer.name] for choice in choices]
     grown = [figures.name for choice, figures in zip(choices, found, strict=True) if choice.error is not None and figures.keep >= 1]
     if grown:
@@ -72,9 +73,9 @@ class _Work:
         self.choices = choices
         self.paths = {choice.layer.name: layer_path(run.checkpoints, number, choice.layer.name) for number, choice in enumerate(choices)}
         self.figures: dict[str, LayerFigures] = {}
-        text = "" if ids is None else hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest() + str(run.request.seed)
-        fingerprint = source.fingerprint()
-        self._keys = {choice.layer.name: layer_key(fingerprint, choice, text) for choice in choices}
+        text = "" if ids is None else f"{fingerprint(ids)} {run.request.seed}"
+        model = source.fingerprint()
+        self._keys = {choice.layer.name: layer_key(model, choice, text) for choice in choices}
 
     def left(self) -> list[Choice]:
         return [choice for choice in self.choices if choice.layer.name not in self.figures]

@@ -51,9 +51,10 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
 
     options: Any = request.options
     changes: dict[str, Any] = {name: absolute(value) for name in ("output", "reference") if (value := getattr(options, name, None))}
-    evaluate = getattr(options, "evaluate", None)
-    if evaluate is not None and evaluate.data.endswith((".txt", ".jsonl")):
-        changes["evaluate"] = evaluate.model_copy(update={"data": absolute(evaluate.data)})
+    for name in ("evaluate", "calibration"):
+        text = getattr(options, name, None)
+        if text is not None and text.data.endswith((".txt", ".jsonl")):
+            changes[name] = text.model_copy(update={"data": absolute(text.data)})
     if isinstance(request, ProfileRequest) and request.options.data.endswith((".txt", ".jsonl")):
         changes["data"] = absolute(request.options.data)
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}

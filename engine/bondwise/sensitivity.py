@@ -8,7 +8,6 @@ killed repeats none; the profile file is written every minute, and at any end.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -43,7 +42,7 @@ from bondwise.schema import (
     Sensitivity,
 )
 from bondwise.spectral import curve, rank_correlation
-from bondwise.text import token_sequences
+from bondwise.text import fingerprint, token_sequences
 from bondwise.told import Told
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def _header(request: ProfileRequest, source: Checkpoint, ids: Tensor, places: Se
         model=BaseModelRef(path=os.path.relpath(source.folder, folder), name=source.folder.name, fingerprint=source.fingerprint()),
         sites=options.sites,
         data=os.path.relpath(options.data, folder) if Path(options.data).is_absolute() else options.data,
-        text=hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
+        text=fingerprint(ids),
         length=options.length,
         sequences=options.sequences,
         seed=request.seed,

@@ -73,6 +73,11 @@ def token_sequences(
     return torch.cat([head, text], dim=1)
 
 
+def fingerprint(ids: torch.Tensor) -> str:
+    """SHA-256 in hex of token ids [sequences, length]: which text something was learnt from or measured on."""
+    return hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest()
+
+
 def sections(data: str) -> Iterator[Section]:
     """The sections of `data`, in order, read as they are asked for. Raises UserError when the source is none or cannot be read."""
     if data == BUILTIN:

@@ -134,6 +134,15 @@ def test_little_text_is_said_and_too_little_refused(tmp_path: Path) -> None:
     assert "short.txt" in message and "tokens for calibration" in message
 
 
+def test_a_text_is_taken_from_the_run_directory_and_leaves_no_path(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    (tmp_path / "mine.txt").write_text("\n\n".join(f"Line {number} of a text of my own." for number in range(400)))
+    run = weighted_run(tmp_path / "run", folder, tmp_path / "out", {"layers": ["*.0.*"], "chi": 4, "method": "input"}, data="../mine.txt")
+    finish(run)
+    lineage = (tmp_path / "out" / "bondwise.json").read_text()
+    assert json.loads(lineage)["request"]["calibration"]["data"] == "../mine.txt" and str(tmp_path) not in lineage
+
+
 @pytest.mark.parametrize(
     ("rule", "what"),
     [
