@@ -39,6 +39,18 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, eq=False)
+class Half:
+    """What the first half of the sequences alone says of a layer; with the whole it says what the other half does (`halves`)."""
+
+    inputs: Tensor
+    gradients: Tensor | None
+    tokens: int
+    """How many of them reached the layer."""
+    share: float
+    """Of all tokens of the text."""
+
+
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Of one layer, float32 on the model's device; ½ tr(G ΔW S ΔWᵀ) is in nats per token of the text.
 
@@ -59,6 +71,22 @@ class Moments:
 
     The sum is over the tokens of a sequence; the order is that of `spectral.singular_directions`.
     """
+    half: Half | None = None
+    """None where there is one sequence only, or where no token of one of the halves reached the layer."""
+
+
+def halves(moments: Moments) -> tuple[Moments, Moments] | None:
+    """The moments of the first and of the other half of the sequences, which share no text; None where they are not known."""
+    half = moments.half
+    if half is None:
+        return None
+    part = half.tokens / moments.tokens
+    inputs = (moments.inputs - part * half.inputs) / (1 - part)
+    gradients = None
+    if moments.gradients is not None and half.gradients is not None:
+        gradients = (moments.gradients - half.share * half.gradients) / (1 - half.share)
+    first = Moments(half.inputs, half.gradients, half.tokens)
+    return first, Moments(inputs, gradients, moments.tokens - half.tokens)
 
 
 def find_directions(
@@ -102,7 +130,8 @@ def collect_moments(
     is needed (Martens and Grosse, §2.2). `seed` draws them, equally on every device.
 
     Products are taken and summed in float32: a sum over N tokens of x_i x_j is off by at most about (length + sequences)·6e-8 of
-    √(Σx_i² Σx_j²), and far less as a rule. In memory: 4 bytes for every element of the moments, and the activations of one sequence.
+    √(Σx_i² Σx_j²), and far less as a rule. In memory: 8 bytes for every element of the moments, which are kept of the first half of the
+    sequences too, and the activations of one sequence.
     No gradient of a weight is made; `requires_grad` of the parameters is as before afterwards. `progress(done, total)` counts sequences.
     Raises UserError where a layer is not a module of the model, no token reaches it, or what it computes is not finite.
     """
@@ -117,8 +146,12 @@ def collect_moments(
             check_cancelled()
             if gradients:
                 logits.backward(_loss_gradient(logits.detach(), generator))
+            if 2 * (done + 1) in (len(ids), len(ids) + 1) and len(ids) > 1:
+                for one in sums.values():
+                    one.note_half()
             progress(done + 1, len(ids))
-    return {name: one.mean(sums, ids.numel()) for name, one in sums.items()}
+    share = (len(ids) + 1) // 2 / len(ids)
+    return {name: one.mean(sums, ids.numel(), share) for name, one in sums.items()}
 
 
 @dataclass
@@ -135,10 +168,18 @@ class _Sums:
     gradients: Tensor | None = None
     directions: Tensor | None = None
     tokens: int = 0
+    half: _Sums | None = None
+    """The sums after the first half of the sequences."""
     finished: Tensor | None = field(default=None, init=False)
     """S of the leader, once made."""
 
-    def mean(self, others: dict[str, _Sums], tokens: int) -> Moments:
+    def note_half(self) -> None:
+        inputs = None if self.inputs is None else self.inputs.clone()
+        gradients = None if self.gradients is None else self.gradients.clone()
+        self.half = _Sums(self.layer, self.module, None, self.leader, inputs, gradients, None, self.tokens)
+
+    def mean(self, others: dict[str, _Sums], tokens: int, share: float) -> Moments:
+        """Of `tokens` tokens of the text, `share` of them in the first half."""
         leader = others[self.leader or self.layer.name]
         if leader.inputs is None:
             raise UserError(
@@ -148,7 +189,20 @@ class _Sums:
             leader.finished = _finish(leader.inputs, leader.tokens, f"The inputs of {self.layer.name}")
         gradients = None if self.gradients is None else _finish(self.gradients, tokens, f"The loss gradients of {self.layer.name}")
         directions = None if self.directions is None else self.directions / tokens
-        return Moments(leader.finished, gradients, leader.tokens, directions)
+        return Moments(leader.finished, gradients, leader.tokens, directions, self._mean_half(leader, tokens, share))
+
+    def _mean_half(self, leader: _Sums, tokens: int, share: float) -> Half | None:
+        ours, theirs = self.half, leader.half
+        if ours is None or theirs is None or theirs.inputs is None or theirs.tokens == leader.tokens:
+            return None
+        if theirs.finished is None:
+            theirs.finished = _finish(theirs.inputs, theirs.tokens, f"The inputs of {self.layer.name}")
+        if self.gradients is None:
+            return Half(theirs.finished, None, theirs.tokens, share)
+        # What no token reached in the first half has no gradient there: zero, over all tokens.
+        gradients = torch.zeros_like(self.gradients) if ours.gradients is None else ours.gradients
+        made = _finish(gradients, round(tokens * share), f"The loss gradients of {self.layer.name}")
+        return Half(theirs.finished, made, theirs.tokens, share)
 
     def short_side(self, read: Tensor, written: Tensor) -> Tensor:
         """What `add_gradient` will need of a pass through the layer: inputs or outputs, whichever has fewer channels."""

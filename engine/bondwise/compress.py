@@ -6,20 +6,18 @@ the model is loaded, and as many layers at a time as the memory holds moments of
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bondwise import mpo
-from bondwise.calibrate import collect_moments
+from bondwise.calibration import Wanted, each_moments
 from bondwise.checkpoint import BITS, Checkpoint, check_finite
 from bondwise.device import device_memory
 from bondwise.errors import UserError
-from bondwise.estimate import moment_bytes
 from bondwise.layer_files import layer_key, layer_path, load_figures, save_layer
 from bondwise.layers import contract_weights, core_weights, costs
 from bondwise.loading import load_model
-from bondwise.memory import release_freed_memory, runs_within
+from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
 from bondwise.text import fingerprint
 from bondwise.weighted import decompose_weighted, predicted_loss
@@ -29,8 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from bondwise.calibrate import Moments
+    from bondwise.modelmap import Layer
     from bondwise.resolve import Choice
     from bondwise.run import Run
     from bondwise.told import Told
@@ -106,35 +106,37 @@ def _compress_weighted(work: _Work, choices: Sequence[Choice]) -> None:
     run = work.run
     request = cast("TensorizeRequest", run.request)
     assert work.ids is not None
-    run.phase(f"Loading {work.source.folder.name}")
-    model = load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
-    room = device_memory(run.device).free // 2
-    for group in runs_within(choices, lambda choice: moment_bytes(*choice.layer.shape), room):
-        run.phase("Reading the calibration text")
-        moments = collect_moments(
-            model,
-            [choice.layer for choice in group],
-            work.ids,
-            gradients=any(choice.method == "fisher" for choice in group),
-            seed=request.seed,
-            progress=functools.partial(run.progress, unit="sequences"),
-            check_cancelled=run.check_cancelled,
-        )
-        _warn_of_little_text(work, group, moments)
-        run.phase("Decomposing layers")
-        for choice in group:
-            work.make(choice, moments.pop(choice.layer.name))
 
+    def model() -> PreTrainedModel:
+        run.phase(f"Loading {work.source.folder.name}")
+        return load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
 
-def _warn_of_little_text(work: _Work, group: Sequence[Choice], moments: dict[str, Moments]) -> None:
-    short = [(choice.layer, moments[choice.layer.name].tokens) for choice in group]
-    short = [(layer, tokens) for layer, tokens in short if tokens < layer.shape[1]]
+    by_name = {choice.layer.name: choice for choice in choices}
+    short: list[tuple[Layer, int]] = []
+    for name, moments in each_moments(
+        run,
+        work.source,
+        work.ids,
+        [Wanted(choice.layer, gradients=choice.method == "fisher") for choice in choices],
+        model=model,
+        room=lambda: device_memory(run.device).free // 2,
+        warn=work.told.warn,
+        work="Decomposing layers",
+    ):
+        choice = by_name[name]
+        if moments.tokens < choice.layer.shape[1]:
+            short.append((choice.layer, moments.tokens))
+        work.make(choice, moments)
     if short:
-        layer, tokens = min(short, key=lambda one: one[1] / one[0].shape[1])
-        work.told.warn(
-            f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs"
-            f"{f', and {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
-        )
+        work.told.warn(_little_text(short))
+
+
+def _little_text(short: Sequence[tuple[Layer, int]]) -> str:
+    layer, tokens = min(short, key=lambda one: one[1] / one[0].shape[1])
+    return (
+        f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs"
+        f"{f', and {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
+    )
 
 
 def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Moments | None) -> tuple[list[Tensor], LayerFigures]:

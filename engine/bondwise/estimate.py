@@ -104,8 +104,8 @@ def backward_bytes(checkpoint: Checkpoint, layers: Sequence[Layer], *, length: i
 
 
 def moment_bytes(out_features: int, in_features: int) -> int:
-    """Of a layer while it is calibrated: both moments and the singular vectors of the shorter side, float32."""
-    return 4 * (out_features**2 + in_features**2 + min(out_features, in_features) ** 2)
+    """Of a layer while it is calibrated: both moments, those of half of the text, and the singular vectors of the shorter side, float32."""
+    return 4 * (2 * (out_features**2 + in_features**2) + min(out_features, in_features) ** 2)
 
 
 def item_bytes(checkpoint: Checkpoint, device: str) -> int:

@@ -7,7 +7,6 @@ killed repeats none; the profile file is written every minute, and at any end.
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -15,16 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bondwise import __version__
-from bondwise.calibrate import collect_moments, find_directions
+from bondwise.calibration import Wanted, each_moments
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import UserError
-from bondwise.estimate import moment_bytes
 from bondwise.evaluate import check_fits
 from bondwise.harness import TASK
 from bondwise.journal import JOURNAL, read_events, utc_now
 from bondwise.loading import load_model, load_tokenizer
 from bondwise.measured import Work, measure, measure_baseline, measure_task
-from bondwise.memory import release_freed_memory, runs_within
+from bondwise.memory import release_freed_memory
 from bondwise.modelmap import find_container, map_model
 from bondwise.paired import METRICS
 from bondwise.predict import _predicted, measured_rise
@@ -90,7 +88,7 @@ def run(run: Run) -> ProfileResult:
     _begin(run, book, there)
     work = Work(run, options, book, model, tokenizer, ids, find_container(source.tensors.values()), budgets, told)
     with _always_written(book):
-        _predict(work, places)
+        _predict(work, source, places)
         if options.mode == "spectral":
             measure_baseline(work)
         elif options.metric.startswith(TASK):
@@ -227,42 +225,30 @@ def _correlation(book: Book) -> float | None:
 # --- curves --------------------------------------------------------------------------------------------------------------------------
 
 
-def _predict(work: Work, places: Sequence[Place]) -> None:
+def _predict(work: Work, source: Checkpoint, places: Sequence[Place]) -> None:
     """The curves that are not there yet, from the moments of as many layers at a time as the memory holds."""
     chis = {place.layer.name: _chis(work, place) for place in places}
-    missing = [place for place in places if chis[place.layer.name]]
+    missing = {place.layer.name: place for place in places if chis[place.layer.name]}
     done = len(places) - len(missing)
-    for group in runs_within(missing, lambda place: moment_bytes(*place.layer.shape), work.budgets.moments):
-        layers = [place.layer for place in group]
-        work.run.phase("Decomposing layers")
-        directions = find_directions(
-            work.model,
-            layers,
-            progress=functools.partial(work.run.progress, unit="layers"),
-            check_cancelled=work.run.check_cancelled,
-        )
-        work.run.phase("Reading the calibration text")
-        moments = collect_moments(
-            work.model,
-            layers,
-            work.ids,
-            directions=directions,
-            seed=work.run.request.seed,
-            progress=functools.partial(work.run.progress, unit="sequences"),
-            check_cancelled=work.run.check_cancelled,
-        )
-        work.run.phase("Predicting the loss at every size")
-        for place in group:
-            work.run.check_cancelled()
-            name = place.layer.name
-            weight = work.weight(place.layer)
-            found = curve(name, weight, moments.pop(name), place.out_modes, place.in_modes, chis[name])
-            work.book.add(curves=[found])
-            work.run.emit(CurveEvent, curve=found)
-            done += 1
-            work.run.progress(done, len(places), "layers")
-            work.book.write_sometimes()
-        release_freed_memory()
+    for name, moments in each_moments(
+        work.run,
+        source,
+        work.ids,
+        [Wanted(place.layer, directions=True) for place in missing.values()],
+        model=lambda: work.model,
+        room=lambda: work.budgets.moments,
+        warn=work.told.warn,
+        work="Predicting the loss at every size",
+    ):
+        work.run.check_cancelled()
+        place = missing[name]
+        found = curve(name, work.weight(place.layer), moments, place.out_modes, place.in_modes, chis[name])
+        work.book.add(curves=[found])
+        work.run.emit(CurveEvent, curve=found)
+        done += 1
+        work.run.progress(done, len(places), "layers")
+        work.book.write_sometimes()
+    release_freed_memory()
 
 
 def _chis(work: Work, place: Place) -> list[int]:

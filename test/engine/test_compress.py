@@ -9,7 +9,6 @@ import pytest
 import torch
 from engine_runs import cancel_after_layer, events, fail, finish, make_run
 from moment_problems import loss, ridged
-from safetensors.torch import load_file
 from tiny_models import make_tiny_model, make_tokenizer, save_tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -17,12 +16,14 @@ from bondwise import compress, estimate
 from bondwise.calibrate import Moments, collect_moments
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import Memory, device_memory
+from bondwise.loading import load_model
 from bondwise.modelmap import map_model
 from bondwise.run import start
 from bondwise.schema import LayerFigures
 from bondwise.text import token_sequences
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from torch import Tensor
@@ -54,9 +55,16 @@ def little_memory(_: str) -> Memory:
     return Memory(1 << 29, 1 << 29)
 
 
-def low_rank_product(folder: Path, name: str) -> Tensor:
-    tensors = load_file(folder / "model.safetensors")
-    return tensors[f"{name}.cores.1.weight"].double() @ tensors[f"{name}.cores.0.weight"].double()
+def products(folder: Path, layers: Iterable[str]) -> dict[str, Tensor]:
+    """The weight [out, in] that each layer of a compressed folder stands for, float64: what the loaded layer does to unit vectors."""
+    model = load_model(folder).double()
+    found: dict[str, Tensor] = {}
+    for name in layers:
+        module: Any = model.get_submodule(name)
+        units = torch.eye(module.in_features, dtype=torch.float64)
+        with torch.no_grad():
+            found[name] = (module(units) - module(torch.zeros_like(units))).mT
+    return found
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "phi3"])
@@ -73,7 +81,7 @@ def test_the_weighted_methods_lose_less_than_the_plain_one(architecture: str, tm
     for method in ("plain", *METHODS):
         result = finish(weighted_run(tmp_path / method, folder, tmp_path / f"out-{method}", {"layers": ["*"], "chi": 8, "method": method}))
         assert {layer["method"] for layer in result["layers"]} == {method}
-        changes[method] = {name: dense[name] - low_rank_product(tmp_path / f"out-{method}", name) for name in layers}
+        changes[method] = {name: dense[name] - made for name, made in products(tmp_path / f"out-{method}", layers).items()}
         told = {layer["name"]: layer["loss"] for layer in result["layers"]}
         if method == "fisher":
             assert told == {name: pytest.approx(loss(changes[method][name], moments[name]), rel=1e-6) for name in layers}
