@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bondwise.modelmap import Layer
     from bondwise.predict import Point
-    from bondwise.schema import Budget
+    from bondwise.schema import Budget, Sites
 
 EXCHANGE_POINTS = 64
 ADDITIVITY = 0.1
@@ -53,11 +53,22 @@ class Candidate:
 
     layer: Layer
     points: tuple[Point, ...]
+    sites: Sites = "low-rank"
 
     def saved(self, point: int | None, unit: Literal["parameters", "bytes"] = "parameters") -> float:
         """Of the dense weight, by the point of that index; 0 while dense."""
-        parameters = 0 if point is None else self.layer.weight_parameters - self.points[point].parameters
-        return parameters if unit == "parameters" else parameters * BITS[self.layer.dtype] / 8
+        if point is None:
+            return 0
+        parameters = self.layer.weight_parameters - self.points[point].parameters
+        return parameters if unit == "parameters" else parameters * BITS[self.layer.dtype] / 8 - 4 * self._orders(self.points[point].chi)
+
+    def _orders(self, chi: int) -> int:
+        if self.sites == "low-rank":
+            return self.layer.shape[0]
+        from bondwise import mpo
+
+        modes = mpo.layer_modes(*self.layer.shape, self.sites)
+        return mpo.order_count(*modes, mpo.bond_dims_for_chi(*modes, chi))
 
 
 @dataclass(frozen=True)

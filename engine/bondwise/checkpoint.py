@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -57,6 +58,9 @@ _TORCH_NAMES = {
 }
 
 
+_ORDER = re.compile(r"\.order_\d+$")
+
+
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
     """Where a tensor lies: bytes `start` to `end` of `file`, row-major, little-endian."""
@@ -75,6 +79,11 @@ class TensorEntry:
     @property
     def parameters(self) -> int:
         return math.prod(self.shape)
+
+
+def is_order(name: str) -> bool:
+    """Whether a tensor says which columns of a core are stored, and so holds no parameters."""
+    return _ORDER.search(name) is not None
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,8 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Elements stored in all tensors."""
-        return sum(entry.parameters for entry in self.tensors.values())
+        """Elements stored in all tensors, but for the indices of cores."""
+        return sum(entry.parameters for name, entry in self.tensors.items() if not is_order(name))
 
     @property
     def bytes(self) -> int:

@@ -15,7 +15,7 @@ from bondwise.checkpoint import BITS, Checkpoint, check_finite
 from bondwise.device import device_memory
 from bondwise.errors import UserError
 from bondwise.layer_files import layer_key, layer_path, load_figures, save_layer
-from bondwise.layers import contract_weights, core_weights, costs
+from bondwise.layers import contract_stored, costs, stored_tensors
 from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
@@ -91,8 +91,8 @@ class _Work:
     def make(self, choice: Choice, moments: Moments | None) -> None:
         self.run.check_cancelled()
         name = choice.layer.name
-        cores, figures = compress_layer(self.source, choice, self.run.device, moments)
-        save_layer(self.paths[name], self._keys[name], cores, figures)
+        tensors, figures = compress_layer(self.source, choice, self.run.device, moments)
+        save_layer(self.paths[name], self._keys[name], tensors, figures)
         self.told.layer(figures, again=True)
         self._add(figures)
         release_freed_memory()
@@ -139,14 +139,12 @@ def _little_text(short: Sequence[tuple[Layer, int]]) -> str:
     )
 
 
-def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Moments | None) -> tuple[list[Tensor], LayerFigures]:
-    """Reads and decomposes one layer: its cores as they are stored, on the CPU, and its figures, which are those of the stored cores.
+def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Moments | None) -> tuple[dict[str, Tensor], LayerFigures]:
+    """Reads and decomposes one layer: its tensors as they are stored, on the CPU, and its figures, which are those of the stored cores.
 
     `moments` are needed by every method but the plain one. Raises UserError when the weight, or a core in the checkpoint's dtype, is not
     finite.
     """
-    import torch
-
     started = time.perf_counter()
     layer = choice.layer
     weight = source.read(layer.tensors[0])
@@ -154,16 +152,15 @@ def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Mom
     dtype = weight.dtype
     weight = (weight.mT if layer.transposed else weight).to(device)  # [out, in]
     decomposed = _decompose(choice, weight, moments)
-    cores = core_weights(decomposed, dtype)
-    for index, core in enumerate(cores):
-        check_finite(f"{layer.name}, core {index} in {layer.dtype},", core)
-    out_features, in_features = layer.shape
-    precise = [core.to(torch.float64 if core.device.type != "mps" else torch.float32) for core in cores]
-    product = contract_weights(precise, choice.out_modes, choice.in_modes, decomposed.bond_dims, out_features, in_features)
+    tensors = stored_tensors(decomposed, dtype)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            check_finite(f"{layer.name}.{name} in {layer.dtype}", tensor)
+    product = contract_stored(tensors, choice.out_modes, choice.in_modes, decomposed.bond_dims, *layer.shape)
     weight = weight.to(product.device)
     counted = costs(choice.out_modes, choice.in_modes, decomposed.bond_dims)
     bits = BITS[layer.dtype]
-    return [core.cpu() for core in cores], LayerFigures(
+    return {name: tensor.cpu() for name, tensor in tensors.items()}, LayerFigures(
         name=layer.name,
         method=choice.method,
         out_modes=list(choice.out_modes),
@@ -171,7 +168,7 @@ def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Mom
         bond_dims=list(decomposed.bond_dims),
         parameters=counted.parameters,
         original_parameters=choice.dense_parameters,
-        bytes=counted.parameters * bits // 8,
+        bytes=sum(tensor.nbytes for tensor in tensors.values()),
         original_bytes=choice.dense_parameters * bits // 8,
         keep=counted.parameters / choice.dense_parameters,
         relative_error=mpo.relative_error(weight, product),

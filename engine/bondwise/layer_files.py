@@ -19,7 +19,7 @@ from bondwise import atomic
 from bondwise.schema import LayerFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from _typeshed import ReadableBuffer as Buffer
@@ -40,39 +40,44 @@ def layer_key(fingerprint: str, choice: Choice, text: str) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *wanted, text if choice.method != "plain" else ""]).encode()).hexdigest()
 
 
-def save_layer(path: Path, key: str, cores: Sequence[Tensor], figures: LayerFigures) -> None:
-    """Writes the file, whole or not at all. `cores` are as `layers.core_weights` makes them, on the CPU."""
-    tensors = {str(index): core for index, core in enumerate(cores)}
-    metadata = {"key": key, "figures": atomic.to_json(figures), "digest": _digest(cores)}
-    atomic.write_bytes(path, save(tensors, metadata))
+def save_layer(path: Path, key: str, tensors: Mapping[str, Tensor], figures: LayerFigures) -> None:
+    """Writes the file, whole or not at all. The tensors are as `layers.stored_tensors` makes them, on the CPU."""
+    metadata = {"key": key, "figures": atomic.to_json(figures), "digest": _digest(tensors), "names": json.dumps(list(tensors))}
+    atomic.write_bytes(path, save(dict(tensors), metadata))
 
 
 def load_figures(path: Path, key: str) -> LayerFigures | None:
     """The figures of a finished layer; None when the file is absent, damaged, or of another request."""
     try:
         data = path.read_bytes()
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = cast("dict[str, str]", header["__metadata__"])
+        metadata = _metadata(data)
         figures = LayerFigures.model_validate_json(metadata["figures"])
-        whole = metadata["key"] == key and metadata["digest"] == _digest(_in_order(load(data)))
+        whole = metadata["key"] == key and metadata["digest"] == _digest(_in_order(data))
     except (FileNotFoundError, SafetensorError, ValidationError, ValueError, KeyError, TypeError):
         return None
     return figures if whole else None
 
 
-def read_cores(path: Path) -> list[Tensor]:
-    """The cores of a finished layer, in memory of their own."""
-    return _in_order(load(path.read_bytes()))
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The stored tensors of a finished layer, in the order they are written in and in memory of their own."""
+    return _in_order(path.read_bytes())
 
 
-def _in_order(tensors: dict[str, Tensor]) -> list[Tensor]:
-    return [tensors[str(index)] for index in range(len(tensors))]
+def _in_order(data: bytes) -> dict[str, Tensor]:
+    tensors = load(data)
+    return {name: tensors[name] for name in json.loads(_metadata(data)["names"])}
 
 
-def _digest(cores: Sequence[Tensor]) -> str:
+def _metadata(data: bytes) -> dict[str, str]:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return cast("dict[str, str]", header["__metadata__"])
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
     import torch
 
     digest = hashlib.sha256()
-    for core in cores:
-        digest.update(cast("Buffer", core.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(cast("Buffer", tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()

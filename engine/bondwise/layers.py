@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from bondwise import modeling_mpo, mpo
+from bondwise.gauge import FixedCore, fix_gauge, unfix_core
 from bondwise.trust import needs_code
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers.pytorch_utils import Conv1D
 
     from bondwise.schema import MPOLayer
-
 
 class Costs(NamedTuple):
     """What a layer stores and computes; multiply-adds are per token, through the cores."""
@@ -72,41 +72,54 @@ class MPOLinear(modeling_mpo.MPOLinear):
             dtype=dtype,
         )
         with torch.no_grad():
-            for core, weight in zip(layer.cores, core_weights(decomposed, dtype), strict=True):
-                core.get_parameter("weight").copy_(weight)
+            tensors = layer.state_dict()
+            for name, tensor in stored_tensors(decomposed, dtype).items():
+                tensors[name].copy_(tensor)
             if layer.bias is not None and bias is not None:
                 layer.bias.copy_(bias)
         return layer
 
 
-def core_weights(decomposed: mpo.MPO, dtype: torch.dtype) -> list[Tensor]:
-    """The cores as a checkpoint stores them: [out_k·r_k, r_{k-1}·in_k], contiguous, in `dtype`."""
-    return [
-        core.permute(1, 3, 0, 2).reshape(core.shape[1] * core.shape[3], core.shape[0] * core.shape[2]).to(dtype).contiguous()
-        for core in decomposed.cores
-    ]
+def stored_shapes(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a layer in a checkpoint by what follows its name, in the order they are written; `order_K` are int32."""
+    bonds = (1, *bond_dims, 1)
+    sizes = [out_modes[k] * in_modes[k] * bonds[k + 1] for k in range(len(out_modes))]  # columns of each core's unfolding
+    cores = {f"cores.{k}.weight": (sizes[k] - bonds[k], bonds[k]) for k in range(1, len(sizes))}
+    orders = {f"order_{k}": (sizes[k],) for k in range(1, len(sizes))}
+    return {"cores.0.weight": (out_modes[0] * bonds[1], in_modes[0]), **cores, **orders}
 
 
-def contract_weights(  # noqa: PLR0917
-    weights: Sequence[Tensor],
+def stored_tensors(decomposed: mpo.MPO, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The cores as a checkpoint stores them, their gauge fixed: as `stored_shapes`, contiguous, in `dtype`."""
+    first, others = fix_gauge(decomposed.cores)
+    weight = first[0].permute(0, 2, 1).reshape(-1, first.shape[2])  # [out_1·r_1, in_1]
+    cores = {f"cores.{k}.weight": core.rest for k, core in enumerate(others, 1)}
+    orders = {f"order_{k}": core.order.to(torch.int32) for k, core in enumerate(others, 1)}
+    return {name: core.to(dtype).contiguous() for name, core in {"cores.0.weight": weight, **cores}.items()} | orders
+
+
+def contract_stored(  # noqa: PLR0917
+    stored: Mapping[str, Tensor],
     out_modes: Sequence[int],
     in_modes: Sequence[int],
     bond_dims: Sequence[int],
     out_features: int,
     in_features: int,
 ) -> Tensor:
-    """Stored cores → the dense weight [out_features, in_features] in their dtype. Shares no code with the forward paths.
+    """Stored tensors → the dense weight [out_features, in_features] in the precision that `mpo.contract` is exact in: float64, where the
+    device has it. Shares no code with the forward paths.
 
     Raises ValueError where the shapes do not fit the modes and bonds.
     """
-    bonds = (1, *bond_dims, 1)
-    cores: list[Tensor] = []
-    for k, (weight, o, i) in enumerate(zip(weights, out_modes, in_modes, strict=True)):
-        if weight.shape != (o * bonds[k + 1], bonds[k] * i):
-            raise ValueError(
-                f"core {k} has the shape {list(weight.shape)}, and its modes and bonds ask for {[o * bonds[k + 1], bonds[k] * i]}"
-            )
-        cores.append(weight.reshape(o, bonds[k + 1], bonds[k], i).permute(2, 0, 3, 1))
+    for name, shape in stored_shapes(out_modes, in_modes, bond_dims).items():
+        if tuple(stored[name].shape) != shape:
+            raise ValueError(f"{name} has the shape {list(stored[name].shape)}, and its modes and bonds ask for {list(shape)}")
+    precise = {name: tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64) for name, tensor in stored.items()}
+    cores = [precise["cores.0.weight"].reshape(out_modes[0], -1, in_modes[0]).permute(0, 2, 1)[None]]
+    cores += [
+        unfix_core(FixedCore(precise[f"cores.{k}.weight"], stored[f"order_{k}"].long()), out_modes[k], in_modes[k])
+        for k in range(1, len(out_modes))
+    ]
     return mpo.contract(cores)[:out_features, :in_features]
 
 
@@ -127,8 +140,10 @@ def mpo_config(base: Mapping[str, Any], layers: Mapping[str, MPOLayer]) -> dict[
     """
     if base.get("model_type") == modeling_mpo.MODEL_TYPE:
         section: dict[str, Any] = dict(base.get("mpo", {}))
+        if section.get("version") != modeling_mpo.VERSION:
+            raise ValueError(f"its section mpo has version {section.get('version')!r}, and only {modeling_mpo.VERSION} can be added to")
     else:
-        section = {"version": 1, **_base_classes(base), "layers": {}}
+        section = {"version": modeling_mpo.VERSION, **_base_classes(base), "layers": {}}
     section["layers"] = {**section.get("layers", {}), **{name: layer.model_dump() for name, layer in layers.items()}}
     return {
         **{key: value for key, value in base.items() if key not in ("auto_map", "mpo")},

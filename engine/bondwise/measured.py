@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from bondwise.checkpoint import check_finite
@@ -16,7 +16,7 @@ from bondwise.errors import UserError
 from bondwise.evaluate import _exp
 from bondwise.first_order import first_order
 from bondwise.harness import TASK, Harness
-from bondwise.paired import Reference, Samples, reference, score
+from bondwise.paired import Reference, Samples, Spreads, reference, score
 from bondwise.predict import _predicted
 from bondwise.profile_places import asked_sizes, rounds, spread
 from bondwise.replay import Replay, is_transposed, layer_module
@@ -194,6 +194,7 @@ class _Cells:
     references: list[Reference]
     decomposed: Decomposed
     slopes: dict[tuple[str, int], list[float]]
+    spreads: Spreads = field(default_factory=Spreads)
 
     def of(self, place: Place, sizes: Sequence[Size]) -> Iterator[Cell]:
         """The cells of one layer, each as soon as it needs no more sequences."""
@@ -213,6 +214,7 @@ class _Cells:
                 seconds |= {size: seconds[size] + spent for size in group}
             for size in [size for size, samples in going.items() if samples.enough(work.options.metric, work.options.precision)]:
                 samples = going.pop(size)
+                samples.teach()
                 try:
                     precision = 0.0 if len(samples.scores) == samples.total else work.options.precision
                     yield _cell(place, size, samples.figures(), len(samples.scores), precision, seconds[size])
@@ -232,7 +234,7 @@ class _Cells:
     def _samples(self, place: Place, size: Size, ratio: float) -> Samples:
         book, name = self.work.book, place.layer.name
         slopes = self.slopes.get((name, size.chi))
-        return Samples(len(self.work.ids), book.baseline["loss"], slopes, ratio * _predicted(book.curves[name], size.chi))
+        return Samples(len(self.work.ids), book.baseline["loss"], slopes, ratio * _predicted(book.curves[name], size.chi), self.spreads)
 
     def _ratio(self, place: Place) -> float:
         """Measured to predicted rise beyond the first order, the median over the layer's cells; 1 before there is one."""

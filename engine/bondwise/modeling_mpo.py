@@ -5,12 +5,16 @@
 needs torch and transformers, and nothing of Bondwise. The model is the base architecture's own class with the layers named in the
 section `mpo` of config.json replaced by `MPOLinear`, so that generation, caches, attention kernels, checkpointing and device maps are the
 base's own. That class is transformers' or, where the section has `base_auto_map`, in the Python files that lie beside this one. A layer X
-has the tensors X.cores.0.weight … X.cores.{n-1}.weight, each core an exact `nn.Linear`:
+stands for the weight W[(o_1…o_n), (i_1…i_n)] = Σ_r Π_k G_k[r_{k-1}, o_k, i_k, r_k], site 1 the slowest index on both sides (the tensor
+train of Oseledets, SIAM J. Sci. Comput. 33, 2011, for matrices). Low rank is two sites (1, in) and (out, 1). The tensors:
 
-    core k maps […, r_{k-1}·in_k] → […, out_k·r_k], r_0 = r_n = 1,
+    X.cores.0.weight    [out_1·r_1, in_1]: the first core as a linear map
+    X.cores.k.weight    [n_k − r_{k-1}, r_{k-1}], n_k = out_k·in_k·r_k: as a linear map, the columns of the unfolding [r_{k-1}, n_k] of
+                        G_k that are not those of the unit matrix
+    X.order_k           int32 [n_k]: column j of the unfolding is column order_k[j] of [1 C], C the transpose of that weight
 
-and the weight they stand for is W[(o_1…o_n), (i_1…i_n)] = Σ_r Π_k G_k[r_{k-1}, o_k, i_k, r_k], site 1 the slowest index on both sides
-(the tensor train of Oseledets, SIAM J. Sci. Comput. 33, 2011, for matrices). Low rank is two sites (1, in) and (out, 1).
+So of every bond its r² redundant numbers, the gauge, are not stored. Where inputs are at the first site only and outputs at the last,
+nothing is put together: core k maps x to [x, C x] in that order.
 """
 
 import functools
@@ -31,6 +35,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.hub import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 MODEL_TYPE = "bondwise_mpo"
+VERSION = 2
+"""Of the section `mpo` and its tensors. Version 1 stored the cores whole."""
 AUTO_MAP = {"AutoConfig": "modeling_mpo.MPOConfig", "AutoModelForCausalLM": "modeling_mpo.MPOForCausalLM"}
 ARCHITECTURES = ["MPOForCausalLM"]
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
@@ -77,10 +83,16 @@ class MPOLinear(nn.Module):
         self.out_modes, self.in_modes, self.bond_dims = tuple(out_modes), tuple(in_modes), tuple(bond_dims)
         self.path: ForwardPath = "auto"
         bonds = (1, *self.bond_dims, 1)
+        sizes = [self.out_modes[k] * self.in_modes[k] * bonds[k + 1] for k in range(1, len(self.out_modes))]
         self.cores = nn.ModuleList(
-            nn.Linear(bonds[k] * self.in_modes[k], self.out_modes[k] * bonds[k + 1], bias=False, device=device, dtype=dtype)
-            for k in range(len(self.out_modes))
+            nn.Linear(read, written, bias=False, device=device, dtype=dtype)
+            for read, written in (
+                (self.in_modes[0], self.out_modes[0] * bonds[1]),
+                *((bond, size - bond) for bond, size in zip(self.bond_dims, sizes, strict=True)),
+            )
         )
+        for k, size in enumerate(sizes, 1):
+            self.register_buffer(f"order_{k}", torch.arange(size, device=device, dtype=torch.int32))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
         self._padding = math.prod(self.in_modes) - in_features
         self._chain_is_plain = _is_plain_chain(self.out_modes, self.in_modes)
@@ -126,25 +138,27 @@ class MPOLinear(nn.Module):
         if self._padding:
             x = F.pad(x, (0, self._padding))
         if self._chain_is_plain:
-            for core in self.cores:
-                x = core(x)
+            x = self.cores[0](x)
+            for k, core in enumerate(self.cores[1:], 1):
+                x = torch.cat([x, core(x)], -1).index_select(-1, self._order(k))
             return x[..., : self.out_features]
         flat = x.reshape(tokens, x.shape[-1])  # [tokens, in]
+        maps = [self.cores[0], *(functools.partial(F.linear, weight=self._as_map(k, x)) for k in range(1, len(self.cores)))]
         piece = max(1, MAX_STATE // self._state_per_token)
         if tokens <= piece:
-            y = self._site_by_site(flat)
+            y = self._site_by_site(flat, maps)
         elif torch.is_grad_enabled():
             # Kept for the backward pass, the states of all pieces would together break the bound: compute them again there instead.
-            y = torch.cat([_tensor(checkpoint(self._site_by_site, part, use_reentrant=False)) for part in flat.split(piece)])
+            y = torch.cat([_tensor(checkpoint(self._site_by_site, part, maps, use_reentrant=False)) for part in flat.split(piece)])
         else:
-            y = torch.cat([self._site_by_site(part) for part in flat.split(piece)])
+            y = torch.cat([self._site_by_site(part, maps) for part in flat.split(piece)])
         return y[:, : self.out_features].reshape(*x.shape[:-1], self.out_features)
 
-    def _site_by_site(self, x: Tensor) -> Tensor:
-        """[tokens, in] → [tokens, out], padded sizes."""
+    def _site_by_site(self, x: Tensor, maps: list[Any]) -> Tensor:
+        """[tokens, in] → [tokens, out], padded sizes; the maps are those of the cores."""
         tokens, rest = x.shape
         outer = made = bond = 1
-        for core, o, i, r in zip(self.cores, self.out_modes, self.in_modes, (*self.bond_dims, 1), strict=True):
+        for core, o, i, r in zip(maps, self.out_modes, self.in_modes, (*self.bond_dims, 1), strict=True):
             rest //= i
             x = x.reshape(tokens, outer, i, rest, made, bond).permute(0, 1, 4, 3, 5, 2)  # [tokens, outer, made, rest, bond, i]
             outer *= made
@@ -152,25 +166,42 @@ class MPOLinear(nn.Module):
             made, bond = o, r
         return x.reshape(tokens, outer * made)
 
-    # --- contracted ---
+    def _as_map(self, k: int, like: Tensor) -> Tensor:
+        """Core k as a linear map [out_k·r_k, r_{k-1}·in_k], k ≥ 1."""
+        site = self._site(k, like)
+        return site.permute(1, 3, 0, 2).reshape(site.shape[1] * site.shape[3], site.shape[0] * site.shape[2])
+
+    # --- put together ---
+
+    def _order(self, k: int) -> Tensor:
+        return self.get_buffer(f"order_{k}")
+
+    def _site(self, k: int, like: Tensor) -> Tensor:
+        """G_k [r_{k-1}, out_k, in_k, r_k]; differentiable. What a quantized core gives for the dtype and on the device of `like`."""
+        bonds, core = (1, *self.bond_dims, 1), self.cores[k]
+        o, i, a, b = self.out_modes[k], self.in_modes[k], bonds[k], bonds[k + 1]
+        if k == 0:
+            return _tensor(core.weight).reshape(o, b, 1, i).permute(2, 0, 3, 1)
+        plain = self._weights_are_plain()
+        rest = _tensor(core.weight).mT if plain else core(torch.eye(a, device=like.device, dtype=like.dtype))
+        unit = torch.eye(a, device=rest.device, dtype=rest.dtype)
+        return torch.cat([unit, rest], -1).index_select(-1, self._order(k)).reshape(a, o, i, b)
 
     def dense(self) -> Tensor:
         """The weight [out_features, in_features] the cores stand for, in their dtype; differentiable."""
-        product = _tensor(self.cores[0].weight).new_ones(1, 1)  # [o_1·i_1 … o_k·i_k, r_k]
-        bond = 1
-        for core, o, i, r in zip(self.cores, self.out_modes, self.in_modes, (*self.bond_dims, 1), strict=True):
-            tensor = _tensor(core.weight).reshape(o, r, bond, i).permute(2, 0, 3, 1)  # [r_{k-1}, o, i, r_k]
-            flat = tensor.reshape(bond, o * i * r)
-            product = (flat if bond == product.numel() == 1 else product @ flat).reshape(-1, r)
-            bond = r
         sites = len(self.out_modes)
+        first = _tensor(self.cores[0].weight)
+        product = self._site(0, first).reshape(-1, (*self.bond_dims, 1)[0])  # [o_1·i_1 … o_k·i_k, r_k]
+        for k in range(1, sites):
+            site = self._site(k, first)
+            product = (product @ site.flatten(1)).reshape(-1, site.shape[3])
         pairs = [mode for pair in zip(self.out_modes, self.in_modes, strict=True) for mode in pair]
         order = [*range(0, 2 * sites, 2), *range(1, 2 * sites, 2)]
         weight = product.reshape(pairs).permute(order).reshape(math.prod(self.out_modes), math.prod(self.in_modes))
         return weight[: self.out_features, : self.in_features]
 
     def _kept_dense(self) -> Tensor:
-        weights = [_tensor(core.weight) for core in self.cores]
+        weights = [*(_tensor(core.weight) for core in self.cores), *self.buffers(recurse=False)]
         state = [(w.data_ptr(), w.dtype, w.device, -1 if w.is_inference() else w._version) for w in weights]
         if self._kept is None or self._kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():
@@ -209,14 +240,16 @@ def _cost_model(out_modes: tuple[int, ...], in_modes: tuple[int, ...], bonds: tu
     per_token = sum(states[k] * out_modes[k] * bonds[k + 1] for k in sites)
     once = sum(math.prod(pairs[: k + 1]) * bonds[k] * bonds[k + 1] for k in sites[1:])
     dense = math.prod(pairs)
-    if not _is_plain_chain(out_modes, in_modes):
+    if _is_plain_chain(out_modes, in_modes):
+        per_token -= sum(bond**2 for bond in bonds[1:-1])
+    else:
         per_token += MOVE * sum(states[:-1])
         once += MOVE * (dense + sum(bonds[k] * pairs[k] * bonds[k + 1] for k in sites))
     return max(states), math.ceil(once / (per_token - dense)) if per_token > dense else math.inf
 
 
 def _is_plain_chain(out_modes: tuple[int, ...], in_modes: tuple[int, ...]) -> bool:
-    """Whether nothing is rearranged between the cores: their products follow each other as in a plain low-rank factorization."""
+    """Whether nothing is rearranged between the cores: they follow each other as matrices, inputs at the first, outputs at the last."""
     return max(in_modes[1:], default=1) == 1 and max(out_modes[:-1], default=1) == 1
 
 
@@ -278,8 +311,8 @@ def _config_class(section: Any, folder: Any, trusted: bool | None, options: dict
     """The config class for this section `mpo` of a folder (or repository); `options` say how that is reached."""
     if not isinstance(section, dict) or "base_model_type" not in section:
         raise ValueError("config.json has no section mpo that names a base model")
-    if section.get("version") != 1:
-        raise ValueError(f"config.json has mpo version {section.get('version')!r}; this modeling_mpo.py reads version 1")
+    if section.get("version") != VERSION:
+        raise ValueError(f"config.json has mpo version {section.get('version')!r}; this modeling_mpo.py reads version {VERSION}")
     references = section.get("base_auto_map")
     if references is None:
         base_model_type = section["base_model_type"]

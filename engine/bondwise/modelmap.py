@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
-from bondwise.checkpoint import BITS
+from bondwise.checkpoint import BITS, is_order
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _find_layers(checkpoint: Checkpoint, prefix: str, block: int, tensors: Mappi
         if (match := re.fullmatch(r"(.+)\.cores\.(\d+)\.weight", name)) is not None:
             cores[match[1]][int(match[2])] = entry
     for path, parts in cores.items():
-        yield _mpo_layer(checkpoint, path, parts, tensors.get(f"{path}.bias"), block=block, prefix=prefix)
+        others = [tensors[name] for name in (*(f"{path}.order_{k}" for k in parts), f"{path}.bias") if name in tensors]
+        yield _mpo_layer(checkpoint, path, parts, others, block=block, prefix=prefix)
     helpers: defaultdict[str, list[TensorEntry]] = defaultdict(list)
     for name, entry in tensors.items():
         if (match := re.match(r"(.+?)\.(?:weight[._]|input_scale$|SCB$|qzeros$|scales$|g_idx$)", name)) is not None:
@@ -202,7 +203,7 @@ def _group(inner: str) -> LayerGroup:
 
 
 def _mpo_layer(
-    checkpoint: Checkpoint, path: str, cores: Mapping[int, TensorEntry], bias: TensorEntry | None, *, block: int, prefix: str
+    checkpoint: Checkpoint, path: str, cores: Mapping[int, TensorEntry], others: Sequence[TensorEntry], *, block: int, prefix: str
 ) -> Layer:
     section = checkpoint.config.get("mpo")
     layers = cast("dict[str, Any]", section).get("layers") if isinstance(section, dict) else None
@@ -221,14 +222,14 @@ def _mpo_layer(
             f"{path} has the cores {sorted(cores)}, but config.json says {len(bonds) + 1} of them.",
             "Copy all files of the compressed model, config.json included, from one place.",
         )
-    parts = [*(cores[index] for index in sorted(cores)), *([bias] if bias is not None else [])]
+    parts = [*(cores[index] for index in sorted(cores)), *others]
     return Layer(
         name=path,
         block=block,
         group=_group(path.removeprefix(prefix)),
         shape=shape,
         dtype=cores[0].dtype,
-        parameters=sum(part.parameters for part in parts),
+        parameters=sum(part.parameters for part in parts if not is_order(part.name)),
         bytes=sum(part.bytes for part in parts),
         state="mpo",
         tensors=tuple(part.name for part in parts),

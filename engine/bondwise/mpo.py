@@ -89,21 +89,38 @@ def max_bond_dims(out_modes: Sequence[int], in_modes: Sequence[int]) -> tuple[in
 
 
 def parameter_count(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> int:
-    """Numbers stored in the cores: Σ r_{k-1}·out_k·in_k·r_k. The paper's example, 216×216 with modes 6·6·6: 2·36χ + 36χ²."""
+    """Numbers stored in the cores with the gauge of every bond fixed (`gauge`): Σ r_{k-1}·out_k·in_k·r_k − Σ r_k².
+
+    Low rank: χ·(in + out − χ). It grows with the bond dimensions up to the product of the modes at full rank. The paper counts without
+    the second sum.
+    """
     bonds = (1, *bond_dims, 1)
-    return sum(bonds[k] * size * bonds[k + 1] for k, size in enumerate(_site_sizes(out_modes, in_modes)))
+    stored = sum(bonds[k] * size * bonds[k + 1] for k, size in enumerate(_site_sizes(out_modes, in_modes)))
+    return stored - sum(bond**2 for bond in bond_dims)
+
+
+def order_count(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> int:
+    """Indices, 4 bytes each, that say which columns of the cores are stored: Σ out_k·in_k·r_k over all sites but the first."""
+    return sum(size * bond for size, bond in zip(_site_sizes(out_modes, in_modes)[1:], (*bond_dims, 1)[1:], strict=True))
 
 
 def multiply_adds(out_modes: Sequence[int], in_modes: Sequence[int], bond_dims: Sequence[int]) -> int:
     """Multiply-adds per token through the cores, site 1 first.
 
-    Core k is applied once for every output index made before it and every input index still to come. Low rank: χ·(in + out).
+    Core k is applied once for every output index made before it and every input index still to come. Low rank: χ·(in + out − χ), as
+    nothing is multiplied with the unit columns of a core; other cores are put together before they are applied.
     """
     bonds = (1, *bond_dims, 1)
-    return sum(
+    through = sum(
         math.prod(out_modes[:k]) * math.prod(in_modes[k + 1 :]) * bonds[k] * size * bonds[k + 1]
         for k, size in enumerate(_site_sizes(out_modes, in_modes))
     )
+    return through - (sum(bond**2 for bond in bond_dims) if is_plain_chain(out_modes, in_modes) else 0)
+
+
+def is_plain_chain(out_modes: Sequence[int], in_modes: Sequence[int]) -> bool:
+    """Whether the cores follow each other as matrices: inputs at the first site only, outputs at the last."""
+    return max(in_modes[1:], default=1) == 1 and max(out_modes[:-1], default=1) == 1
 
 
 def bond_dims_for_chi(out_modes: Sequence[int], in_modes: Sequence[int], chi: int | Sequence[int]) -> tuple[int, ...]:
@@ -264,7 +281,7 @@ def decompose(
         left_scale = gauge
     cores.append(_as_core(state.reshape(-1, 1).double(), left_scale, out_modes[-1], in_modes[-1]))
     norm_squared = (kept + math.fsum(discarded)) or 1.0
-    return MPO(_even_norms(cores, scale), out_features, in_features, tuple(dropped / norm_squared for dropped in discarded))
+    return MPO(even_norms(cores, scale), out_features, in_features, tuple(dropped / norm_squared for dropped in discarded))
 
 
 def _site_tensor(weight: Tensor, out_modes: Sequence[int], in_modes: Sequence[int], largest: float) -> tuple[Tensor, float]:
@@ -292,7 +309,7 @@ def _as_core(matrix: Tensor, left_scale: Tensor, out_mode: int, in_mode: int) ->
     return matrix.reshape(left_scale.numel(), out_mode, in_mode, -1) / left_scale[:, None, None, None]
 
 
-def _even_norms(cores: Sequence[Tensor], scale: float) -> tuple[Tensor, ...]:
+def even_norms(cores: Sequence[Tensor], scale: float) -> tuple[Tensor, ...]:
     """The cores times factors whose product is `scale`, so that all have the same Frobenius norm (a zero weight stays as it is)."""
     norms = [float(torch.linalg.vector_norm(core)) for core in cores]
     if min(norms) == 0:

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPREAD = 0.7
-"""Standard deviation over sequences, as a part of its size, that a figure is taken to have before there is more than one sequence to tell;
-it counts as one more sequence afterwards. Seen on SmolLM2-135M, 512 tokens, for KL and the second-order rest: 0.1 to 0.7, seldom more."""
+"""Standard deviation over sequences, as a part of its size, that a figure is taken to have before anything was measured. Seen on
+SmolLM2-135M, 512 tokens, for KL and the second-order rest: 0.1 to 0.7, seldom more."""
+FREEDOM = 2
+"""Degrees of freedom that `SPREAD` counts as beside those of measured cells."""
 NEGLIGIBLE = 0.7
 """A cell is done when the part of its standard error that more sequences would take away is below this part of the whole, which then is at
 most 1.4 times what all sequences would leave."""
@@ -126,6 +128,29 @@ class Estimate(NamedTuple):
 
 
 @dataclass
+class Spreads:
+    """How much a figure differs from sequence to sequence, as a part of its size, learned from the cells that are done.
+
+    Cells of one model on the same sequences are alike in this, so one of a single sequence borrows it from those of more: a pooled
+    variance, with `FREEDOM` degrees of freedom for what is expected (G. Smyth, Statistical Applications in Genetics 3, 2004).
+    """
+
+    _squares: dict[str, float] = field(default_factory=dict[str, float])
+    _freedom: dict[str, int] = field(default_factory=dict[str, int])
+
+    def of(self, metric: str) -> float:
+        squares, freedom = self._squares.get(metric, 0.0), self._freedom.get(metric, 0)
+        return math.sqrt((FREEDOM * SPREAD**2 + squares) / (FREEDOM + freedom))
+
+    def learn(self, metric: str, values: Sequence[float]) -> None:
+        """From one cell's figures, one a sequence. Where they nearly cancel, their size says nothing: they count as spread by 1 at most."""
+        if len(values) > 1:
+            relative = min(1.0, _variance(values) / max(_average(values) ** 2, 1e-30))
+            self._squares[metric] = self._squares.get(metric, 0.0) + (len(values) - 1) * relative
+            self._freedom[metric] = self._freedom.get(metric, 0) + len(values) - 1
+
+
+@dataclass
 class Samples:
     """The sequences that a cell was measured on so far, out of `total`, in the order of the text."""
 
@@ -136,6 +161,7 @@ class Samples:
     """The first-order part of the loss difference, for each of all sequences; None where it is not known."""
     expected: float
     """What the second-order part is expected to be from the layer's curve and other cells; nats."""
+    spreads: Spreads
     scores: list[Score] = field(default_factory=list[Score])
 
     def estimate(self, metric: str) -> Estimate:
@@ -143,16 +169,29 @@ class Samples:
         pairs: list[tuple[float, float]] = [getattr(one, metric) for one in self.scores]
         values = [value for value, _ in pairs]
         within = math.fsum(variance for _, variance in pairs) / len(pairs)
-        plain = _estimate(values, self.total, size=abs(_average(values)), least=within)
+        spread = self.spreads.of(metric)
+        plain = _estimate(values, self.total, spread=spread * abs(_average(values)), least=within)
         if metric != "loss" or self.first_order is None or len(values) == self.total:
             return plain
-        rest = [value - part for value, part in zip(values, self.first_order, strict=False)]
-        sampled = _estimate(rest, self.total, size=max(abs(_average(rest)), self.expected), least=0.0)
+        rest = self._sampled(metric)
+        sampled = _estimate(rest, self.total, spread=spread * max(abs(_average(rest)), self.expected), least=0.0)
         if len(values) > 1 and plain.left < sampled.left:
             # Far from the original the first order says nothing.
             return plain
         known = _variance(self.first_order) / self.total if self.total > 1 else 0.0
         return Estimate(_average(self.first_order) + sampled.value, math.sqrt(known + sampled.error**2), sampled.left)
+
+    def teach(self) -> None:
+        """Tells the spreads what this cell's sequences say of them."""
+        for metric in ("loss", "kl", "disagreement"):
+            self.spreads.learn(metric, self._sampled(metric))
+
+    def _sampled(self, metric: str) -> list[float]:
+        """What of a figure is not known without a pass through the model, one a measured sequence."""
+        values = [getattr(one, metric)[0] for one in self.scores]
+        if metric != "loss" or self.first_order is None:
+            return values
+        return [value - part for value, part in zip(values, self.first_order, strict=False)]
 
     def figures(self) -> dict[str, Figure]:
         """By metric, as they stand in a profile. Raises ValueError where one is not finite."""
@@ -172,14 +211,14 @@ class Samples:
         return self.estimate({"perplexity": "loss", "agreement": "disagreement"}.get(metric, metric)).enough(precision)
 
 
-def _estimate(values: Sequence[float], total: int, *, size: float, least: float) -> Estimate:
-    """The mean over `total` sequences from the first of them; `size` and `least` (a variance) say what to expect of its spread."""
+def _estimate(values: Sequence[float], total: int, *, spread: float, least: float) -> Estimate:
+    """The mean over `total` sequences from the first of them; `spread` and `least` (a variance) say what to expect of them."""
     count = len(values)
     mean = _average(values)
     if count == total:
         return Estimate(mean, math.sqrt(_variance(values) / count if count > 1 else least), 0.0)
     squares = math.fsum((value - mean) ** 2 for value in values)
-    variance = (squares + max((SPREAD * size) ** 2, least)) / count  # one sequence more, one degree of freedom less
+    variance = (squares + max(spread**2, least)) / count  # one sequence more, one degree of freedom less
     return Estimate(mean, math.sqrt(variance / count), math.sqrt(variance / count * (1 - count / total)))
 
 

@@ -15,13 +15,14 @@ from bondwise.modelmap import map_model, select
 from bondwise.predict import baseline_loss, loss_tables
 from bondwise.profile_file import read_profile
 from bondwise.schema import Budget, CalibrationOptions, EvaluateOptions, PlanFile, PlanResult, TensorizeRule
+from bondwise.text import calibration_sequences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bondwise.modelmap import Layer
     from bondwise.predict import Point
-    from bondwise.schema import Method, Sensitivity
+    from bondwise.schema import Method, Sensitivity, Sites
 
 _DOWN_PROJECTIONS = frozenset(("down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2", "wo", "c_proj"))
 """What the map from the MLP back to the residual stream is called. `c_proj` and `wo` are that in the MLP only, so the group decides."""
@@ -39,6 +40,8 @@ class Request:
     floor: float = 0.1
     ceiling: float = 0.95
     method: Method = "plain"
+    calibration: str | None = None
+    """The text that the method learns from; None for the profile's."""
 
 
 def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFile | None]:
@@ -85,7 +88,7 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
         parameters=checkpoint.parameters,
         bytes=checkpoint.bytes,
         baseline=baseline_loss(profile),
-        candidates=_candidates([layer for layer in dense if layer.name not in excluded], tables, budget),
+        candidates=_candidates([layer for layer in dense if layer.name not in excluded], tables, budget, profile.sites),
     )
     if not problem.candidates:
         raise UserError(
@@ -123,7 +126,7 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
         tensorize=[
             TensorizeRule(layers=[layer.name], chi=point.chi, sites=profile.sites, method=request.method) for layer, point in chosen
         ],
-        calibration=None if request.method == "plain" else CalibrationOptions(data=_text(profile, request.profile.parent, folder)),
+        calibration=None if request.method == "plain" else _calibration(request, profile, folder),
         evaluate=EvaluateOptions(),
     )
 
@@ -166,7 +169,9 @@ def _check_curves(path: Path, profile: Sensitivity) -> None:
 # --- helpers ----------------------------------------------------------------------------------------------------------------------
 
 
-def _candidates(layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], budget: Budget) -> tuple[Candidate, ...]:
+def _candidates(
+    layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], budget: Budget, sites: Sites
+) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for layer in layers:
         dense = layer.weight_parameters
@@ -177,7 +182,7 @@ def _candidates(layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], 
             if budget.floor * dense <= point.parameters <= budget.ceiling * dense and point.parameters < dense
         ]
         if fitting:
-            found.append(Candidate(layer, tuple(sorted(fitting, key=lambda point: -point.parameters))))
+            found.append(Candidate(layer, tuple(sorted(fitting, key=lambda point: -point.parameters)), sites))
     return tuple(found)
 
 
@@ -186,10 +191,14 @@ def _without_number(column: str) -> str:
     return column.rpartition(".")[2] if re.search(r"\.\d+\.", column) else column
 
 
-def _text(profile: Sensitivity, of_profile: Path, of_plan: Path) -> str:
-    """The text that the profile was made from; a file relative to the plan."""
-    is_file = profile.data.endswith((".txt", ".jsonl"))
-    return _relative(of_profile / profile.data, of_plan) if is_file else profile.data
+def _calibration(request: Request, profile: Sensitivity, of_plan: Path) -> CalibrationOptions:
+    """The text that was asked for, else the profile's, as it was calibrated; a file relative to the plan."""
+    data = request.calibration or profile.data
+    if data.endswith((".txt", ".jsonl")):
+        data = _relative(request.profile.parent / data, of_plan)
+    if request.calibration is not None:
+        return CalibrationOptions(data=data)
+    return CalibrationOptions(data=data, length=profile.length, sequences=calibration_sequences(profile.sequences))
 
 
 def _relative(path: Path, folder: Path) -> str:

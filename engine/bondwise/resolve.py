@@ -50,7 +50,9 @@ class Choice:
 
     @property
     def bytes(self) -> int:
-        return self.parameters * BITS[self.layer.dtype] // 8
+        """Of the cores as they are stored, with what says which of their columns are."""
+        orders = 4 * mpo.order_count(self.out_modes, self.in_modes, self.bond_dims)
+        return self.parameters * BITS[self.layer.dtype] // 8 + orders
 
     def section(self, bond_dims: Sequence[int]) -> MPOLayer:
         """The layer's entry in config.json."""

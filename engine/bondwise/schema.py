@@ -86,11 +86,15 @@ class EvaluateOptions(Strict):
 class CalibrationOptions(Strict):
     """The text that the methods `input` and `fisher` learn from."""
 
-    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")] = (
-        "builtin"
-    )
+    data: Annotated[
+        str,
+        Field(
+            description="A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model "
+            "writes itself."
+        ),
+    ] = "builtin"
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
-    sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 8
+    sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 16
 
 
 class TensorizeOptions(Strict):
@@ -198,6 +202,13 @@ class LayerFigures(Record):
     relative_error: Annotated[float, Field(description="‖W − Ŵ‖_F / ‖W‖_F")]
     loss: Annotated[
         float | None, Field(description="With method fisher: ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token.")
+    ] = None
+    held_out: Annotated[
+        float | None,
+        Field(
+            description="With a calibrated method: what it minimised, on other text like that, as a multiple of what it is on the calibration "
+            "text; estimated from two halves that share no text."
+        ),
     ] = None
     multiply_adds: Annotated[int, Field(description="Per token, through the cores.")]
     original_multiply_adds: int
@@ -589,7 +600,7 @@ class MPOLayer(Record):
 class MPOSection(Record):
     """The `mpo` key of a compressed checkpoint's `config.json`."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     base_model_type: str
     base_architecture: Annotated[str, Field(description="Class of the original model, such as LlamaForCausalLM.")]
     base_auto_map: Annotated[

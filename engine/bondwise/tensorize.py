@@ -25,7 +25,7 @@ from bondwise.errors import UserError
 from bondwise.estimate import Needs, check_disk, check_memory, estimate
 from bondwise.evaluate import evaluate, evaluate_pair
 from bondwise.journal import utc_now
-from bondwise.layer_files import read_cores
+from bondwise.layer_files import read_tensors
 from bondwise.loading import load_config, load_model, load_tokenizer
 from bondwise.model_card import declared_licence, model_card
 from bondwise.modelmap import map_model
@@ -187,10 +187,14 @@ def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: Layer
 
 
 def _replacement(choice: Choice, path: Path, figures: LayerFigures) -> Replacement:
-    bonds = [1, *figures.bond_dims, 1]
-    shapes = [(o * bonds[k + 1], bonds[k] * i) for k, (o, i) in enumerate(zip(choice.out_modes, choice.in_modes, strict=True))]
-    added = [PlannedTensor(f"{choice.layer.name}.cores.{k}.weight", choice.layer.dtype, shape) for k, shape in enumerate(shapes)]
-    return Replacement(removed=(choice.layer.tensors[0],), added=tuple(added), tensors=lambda: iter(read_cores(path)))
+    from bondwise.layers import stored_shapes
+
+    shapes = stored_shapes(choice.out_modes, choice.in_modes, figures.bond_dims)
+    added = [
+        PlannedTensor(f"{choice.layer.name}.{name}", "I32" if name.startswith("order") else choice.layer.dtype, shape)
+        for name, shape in shapes.items()
+    ]
+    return Replacement(removed=(choice.layer.tensors[0],), added=tuple(added), tensors=lambda: iter(read_tensors(path).values()))
 
 
 def _verify(run: Run, source: Checkpoint, folder: Path, layers: Layers) -> float:
@@ -234,10 +238,10 @@ def _dense(choice: Choice, path: Path, figures: LayerFigures) -> Tensor:
     """The weight [out, in], float32, that the stored cores stand for."""
     import torch
 
-    from bondwise.layers import contract_weights
+    from bondwise.layers import contract_stored
 
-    cores = [core.to(torch.float64) for core in read_cores(path)]
-    return contract_weights(cores, choice.out_modes, choice.in_modes, figures.bond_dims, *choice.layer.shape).to(torch.float32)
+    stored = read_tensors(path)
+    return contract_stored(stored, choice.out_modes, choice.in_modes, figures.bond_dims, *choice.layer.shape).to(torch.float32)
 
 
 # --- figures -------------------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from bondwise import atomic
-from bondwise.checkpoint import BITS, INDEX_FILE, PIECE, Checkpoint, Shard, TensorEntry, dtype_name, read_into
+from bondwise.checkpoint import BITS, INDEX_FILE, PIECE, Checkpoint, Shard, TensorEntry, dtype_name, is_order, read_into
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class CheckpointWriter:
         if source.index_metadata is not None:
             metadata = {**source.index_metadata, "total_size": total}
             if "total_parameters" in metadata:
-                metadata["total_parameters"] = sum(tensor.parameters for plan in plans for tensor in plan.tensors)
+                written = [tensor for plan in plans for tensor in plan.tensors]
+                metadata["total_parameters"] = sum(tensor.parameters for tensor in written if not is_order(tensor.name))
             where = {tensor.name: plan.shard.name for plan in plans for tensor in plan.tensors}
             self.write_json(INDEX_FILE, {"metadata": metadata, "weight_map": dict(sorted(where.items()))})
         return total

@@ -140,7 +140,7 @@ function mpoLayer(module: Module, prefix: string, { folder, config }: LayerConte
     );
   }
   const bias = withRole(module, 'bias').find((entry) => entry.name.endsWith('.bias'));
-  const tensors = bias ? [...cores, bias] : cores;
+  const tensors = [...cores, ...withRole(module, 'order'), ...(bias ? [bias] : [])];
   const shape = [info.out_features, info.in_features];
   const coreParameters = sum(cores, (core) => core.parameters);
   const layer: Layer = {

@@ -5,7 +5,7 @@ import { byKey, sortPaced } from './sort.ts';
 import type { LayerGroup } from './types.ts';
 
 /** What a tensor is to its module, told by its name. `bare` is a parameter that is a module of its own, as fused experts are. */
-export type Role = 'weight' | 'bias' | 'core' | 'qweight' | 'packed' | 'blocks' | 'scales' | 'helper' | 'bare';
+export type Role = 'weight' | 'bias' | 'core' | 'order' | 'qweight' | 'packed' | 'blocks' | 'scales' | 'helper' | 'bare';
 
 /** A module relative to its block, and which of the block's tensors it has: the same in most blocks. */
 export interface ModuleForm {
@@ -29,6 +29,7 @@ export interface BlockForm {
 }
 
 const CORE = /^(.+)\.cores\.(\d+)\.weight$/;
+const ORDER = /^(.+)\.order_\d+$/;
 const HELPER = /^(.+?)\.(?:weight[._]|input_scale$|SCB$|qzeros$|scales$|g_idx$)/;
 const GROUPS: readonly LayerGroup[] = ['attention', 'mlp', 'other'];
 const SUFFIXES: readonly (readonly [string, Role])[] = [
@@ -74,6 +75,8 @@ export async function formOf(entries: readonly TensorEntry[], prefix: string, pa
 function split(inner: string): [path: string, role: Role, site?: number] {
   const [, cored, site] = CORE.exec(inner) ?? [];
   if (cored !== undefined) return [cored, 'core', Number(site)];
+  const [, ordered] = ORDER.exec(inner) ?? [];
+  if (ordered !== undefined) return [ordered, 'order'];
   for (const [suffix, role] of SUFFIXES) {
     if (inner.length > suffix.length && inner.endsWith(suffix)) return [inner.slice(0, -suffix.length), role];
   }

@@ -77,18 +77,26 @@ export function maxBondDims(modes: Modes): readonly number[] {
   return sizes.slice(1).map((_, k) => Math.min(product(sizes.slice(0, k + 1)), product(sizes.slice(k + 1))));
 }
 
-/** Numbers stored in the cores: Σ r_{k-1}·out_k·in_k·r_k. */
+/** Numbers stored in the cores, the gauge of every bond fixed: Σ r_{k-1}·out_k·in_k·r_k − Σ r_k². Low rank: χ·(in + out − χ). */
 export function parameterCount(modes: Modes, bondDims: readonly number[]): number {
   const bonds = [1, ...bondDims, 1];
-  return sum(siteSizes(modes).map((size, k) => (bonds[k] ?? 1) * size * (bonds[k + 1] ?? 1)));
+  return sum(siteSizes(modes).map((size, k) => (bonds[k] ?? 1) * size * (bonds[k + 1] ?? 1))) - squares(bondDims);
 }
 
-/** Multiply-adds per token through the cores, site 1 first. Low rank: χ·(in + out). */
+/** Indices, 4 bytes each, that say which columns of the cores are stored. */
+export function orderCount(modes: Modes, bondDims: readonly number[]): number {
+  return sum(siteSizes(modes).map((size, k) => (k === 0 ? 0 : size * (bondDims[k] ?? 1))));
+}
+
+/** Multiply-adds per token through the cores, site 1 first. Low rank: χ·(in + out − χ). */
 export function multiplyAdds(modes: Modes, bondDims: readonly number[]): number {
   const bonds = [1, ...bondDims, 1];
-  return sum(
+  const through = sum(
     siteSizes(modes).map((size, k) => product(modes.out.slice(0, k)) * product(modes.in.slice(k + 1)) * (bonds[k] ?? 1) * size * (bonds[k + 1] ?? 1)),
   );
+  // Inputs at the first site only, outputs at the last: nothing is multiplied with the unit columns of a core.
+  const plainChain = product(modes.in.slice(1)) === 1 && product(modes.out.slice(0, -1)) === 1;
+  return through - (plainChain ? squares(bondDims) : 0);
 }
 
 /** `chi` at every bond, never above the bond's exact rank. @throws RangeError when χ is not a whole number of at least 1. */
@@ -134,7 +142,7 @@ export function estimate(layers: readonly DenseLayer[], sites: Sites, target: Ta
     const dense = layer.out * layer.in;
     parameters += each.parameters;
     denseParameters += dense;
-    bytes += (layer.bytes / dense) * each.parameters;
+    bytes += (layer.bytes / dense) * each.parameters + 4 * each.orders;
     denseBytes += layer.bytes;
     adds += each.multiplyAdds;
     lossless += each.lossless ? 1 : 0;
@@ -199,6 +207,7 @@ function estimateShape(layer: DenseLayer, sites: Sites, target: Target) {
   return {
     bonds,
     parameters: parameterCount(modes, bonds),
+    orders: orderCount(modes, bonds),
     multiplyAdds: multiplyAdds(modes, bonds),
     lossless: maxBondDims(modes).every((rank, k) => rank === bonds[k]),
   };
@@ -237,6 +246,10 @@ function siteSizes(modes: Modes): readonly number[] {
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
+}
+
+function squares(values: readonly number[]): number {
+  return sum(values.map(value => value ** 2));
 }
 
 function product(values: readonly number[]): number {

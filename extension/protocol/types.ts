@@ -97,7 +97,7 @@ export interface Budget {
  */
 export interface CalibrationOptions {
   /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
   data?: string;
   /**
@@ -248,6 +248,10 @@ export interface LayerFigures {
    * With method fisher: ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token.
    */
   loss?: number | null;
+  /**
+   * With a calibrated method: what it minimised, on other text like that, as a multiple of what it is on the calibration text; estimated from two halves that share no text.
+   */
+  held_out?: number | null;
   /**
    * Per token, through the cores.
    */
@@ -696,7 +700,7 @@ export interface MPOLayer {
  * The `mpo` key of a compressed checkpoint's `config.json`.
  */
 export interface MPOSection {
-  version?: 1;
+  version?: 2;
   base_model_type: string;
   /**
    * Class of the original model, such as LlamaForCausalLM.
@@ -893,7 +897,7 @@ export interface TensorizeRule {
  */
 export interface CalibrationOptions1 {
   /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
   data?: string;
   /**
@@ -1113,7 +1117,7 @@ export interface TensorizeOptions {
  */
 export interface CalibrationOptions2 {
   /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
   data?: string;
   /**

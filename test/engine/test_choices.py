@@ -55,6 +55,7 @@ def row(shape: tuple[int, int], sites: int | Literal["low-rank"], target: dict[s
         return line
     counts = {
         "parameters": mpo.parameter_count(out_modes, in_modes, bonds),
+        "orders": mpo.order_count(out_modes, in_modes, bonds),
         "multiply_adds": mpo.multiply_adds(out_modes, in_modes, bonds),
     }
     return {**line, "bond_dims": list(bonds), **counts}

@@ -50,9 +50,12 @@ def compress(source: Path, output: Path, names: list[str], sites: int | str, kee
         stored = checkpoint.read(layer.tensors[0])
         out_modes, in_modes = mpo.layer_modes(layer.shape[0], layer.shape[1], sites)  # pyright: ignore[reportArgumentType]
         found = mpo.decompose(stored.T if layer.transposed else stored, out_modes, in_modes, keep=keep)
-        cores = mpo_layers.core_weights(found, stored.dtype)
-        planned = tuple(PlannedTensor(f"{layer.name}.cores.{k}.weight", layer.dtype, tuple(core.shape)) for k, core in enumerate(cores))
-        replacements.append(Replacement((layer.tensors[0],), planned, lambda cores=cores: iter(cores)))
+        tensors = mpo_layers.stored_tensors(found, stored.dtype)
+        planned = tuple(
+            PlannedTensor(f"{layer.name}.{name}", layer.dtype if tensor.is_floating_point() else "I32", tuple(tensor.shape))
+            for name, tensor in tensors.items()
+        )
+        replacements.append(Replacement((layer.tensors[0],), planned, lambda tensors=tensors: iter(tensors.values())))
         described[layer.name] = MPOLayer(
             out_modes=list(out_modes),
             in_modes=list(in_modes),
@@ -61,7 +64,9 @@ def compress(source: Path, output: Path, names: list[str], sites: int | str, kee
             in_features=layer.shape[1],
             bias=len(layer.tensors) > 1,
         )
-        dense[layer.name] = mpo_layers.contract_weights(cores, out_modes, in_modes, found.bond_dims, layer.shape[0], layer.shape[1])
+        dense[layer.name] = mpo_layers.contract_stored(
+            tensors, out_modes, in_modes, found.bond_dims, layer.shape[0], layer.shape[1]
+        ).float()
     with CheckpointWriter(output, source) as writer:
         writer.write_weights(checkpoint, replacements)
         writer.copy_companions(source)

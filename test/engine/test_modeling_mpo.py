@@ -57,7 +57,7 @@ def compress(name: str, root: Path, chi: int = 6, shards: int = 1) -> Compressed
             weight = value.mT if config["model_type"] == "gpt2" else value
             out_modes, in_modes = mpo.layer_modes(weight.shape[0], weight.shape[1], SITES[len(section) % 3])
             decomposed = mpo.decompose(weight, out_modes, in_modes, chi=chi)
-            written |= {f"{layer}.cores.{k}.weight": core for k, core in enumerate(layers.core_weights(decomposed, value.dtype))}
+            written |= {f"{layer}.{name}": tensor for name, tensor in layers.stored_tensors(decomposed, value.dtype).items()}
             section[layer] = MPOLayer(
                 out_modes=list(out_modes),
                 in_modes=list(in_modes),
@@ -91,9 +91,9 @@ def reference(compressed: Compressed) -> Any:
     """The base architecture with each layer's cores contracted in float64."""
     model: Any = AutoModelForCausalLM.from_pretrained(compressed.base)
     for name, layer in compressed.section.layers.items():
-        cores = [compressed.tensors[f"{name}.cores.{k}.weight"].double() for k in range(len(layer.out_modes))]
-        shape = (layer.out_modes, layer.in_modes, layer.bond_dims, layer.out_features, layer.in_features)
-        weight = layers.contract_weights(cores, *shape).float()
+        sites = (layer.out_modes, layer.in_modes, layer.bond_dims)
+        stored = {inner: compressed.tensors[f"{name}.{inner}"] for inner in layers.stored_shapes(*sites)}
+        weight = layers.contract_stored(stored, *sites, layer.out_features, layer.in_features).float()
         module = model.get_submodule(name)
         with torch.no_grad():
             module.weight.copy_(weight.mT if isinstance(module, Conv1D) else weight)
@@ -346,7 +346,7 @@ Q = "model.layers.0.self_attn.q_proj"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "mpo version 2"),
+        ({"version": 1}, "mpo version 1"),
         ({"base_model_type": None}, "no section mpo that names a base model"),
         ({"base_model_type": "nonesuch"}, "does not know the base model type 'nonesuch'"),
         ({"base_architecture": "os"}, "no model class 'os'"),

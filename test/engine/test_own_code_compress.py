@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
+import stored_cores
 import torch
 from engine_runs import events, fail, finish, make_run, tensorize_run
 from own_code_models import AUTO_MAP, save_own_code_model
@@ -68,16 +68,9 @@ def compressed(tmp_path: Path, foreign: Path) -> Path:
 
 
 def contracted(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the base, by the formula of ARCHITECTURE.md: cores as the weight [out, in] that they stand for."""
-    tensors = load_file(folder / "model.safetensors")
-    for name, layer in json.loads((folder / "config.json").read_text())["mpo"]["layers"].items():
-        bonds = [1, *layer["bond_dims"], 1]
-        state = np.ones((1, 1, 1))  # [o_1 … o_k, i_1 … i_k, r_k]
-        for k, (o, i) in enumerate(zip(layer["out_modes"], layer["in_modes"], strict=True)):
-            core = tensors.pop(f"{name}.cores.{k}.weight").double().numpy().reshape(o, bonds[k + 1], bonds[k], i)
-            state = np.einsum("OIr,osri->OoIis", state, core).reshape(state.shape[0] * o, state.shape[1] * i, bonds[k + 1])
-        tensors[f"{name}.weight"] = torch.from_numpy(state[: layer["out_features"], : layer["in_features"], 0]).float()
-    return tensors
+    """All tensors of the base: cores as the weight [out, in] that they stand for."""
+    weights, others = stored_cores.contracted(folder)
+    return others | {f"{name}.weight": torch.from_numpy(weight).float() for name, weight in weights.items()}
 
 
 def by_hand(tensors: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -38,7 +38,7 @@ def test_every_rank_loses_what_brute_force_says(shape: tuple[int, int]) -> None:
         for method, expected in brute_force(given, rank).items():
             assert getattr(found, method)[i] == pytest.approx(expected, rel=1e-6, abs=1e-12), (method, rank)
     assert [getattr(found, method)[-1] for method in ("error", "plain", "input", "fisher")] == [0, 0, 0, 0]
-    assert found.parameters == [rank * sum(shape) for rank in found.chi]
+    assert found.parameters == [rank * (sum(shape) - rank) for rank in found.chi]
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (20, 9), (9, 20)])

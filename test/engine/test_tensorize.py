@@ -15,6 +15,7 @@ import pytest
 import torch
 from engine_runs import cancel_after_layer, events, fail, finish, tensorize_run
 from safetensors.torch import load_file, save_file
+from stored_cores import contracted
 from tiny_models import ARCHITECTURES, VOCABULARY, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -45,24 +46,6 @@ IDS = torch.randint(VOCABULARY, (2, 24), generator=torch.Generator().manual_seed
 @pytest.fixture
 def llama(tmp_path: Path) -> Path:
     return save_tiny_model("llama", tmp_path / "llama")
-
-
-def contracted(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Layer name → the weight [out, in] that the folder's cores stand for, by the formula of ARCHITECTURE.md and nothing of ours."""
-    tensors = {name: tensor for shard in folder.glob("*.safetensors") for name, tensor in load_file(shard).items()}
-    weights: dict[str, NDArray[np.float64]] = {}
-    for name, layer in json.loads((folder / "config.json").read_text())["mpo"]["layers"].items():
-        bonds = [1, *layer["bond_dims"], 1]
-        state = np.ones((1, 1, 1))  # [o_1 … o_k, i_1 … i_k, r_k]
-        for k, (o, i) in enumerate(zip(layer["out_modes"], layer["in_modes"], strict=True)):
-            stored = tensors[f"{name}.cores.{k}.weight"].double().numpy()
-            assert stored.shape == (o * bonds[k + 1], bonds[k] * i)
-            core = stored.reshape(o, bonds[k + 1], bonds[k], i)
-            state = np.einsum("OIr,osri->OoIis", state, core)
-            state = state.reshape(state.shape[0] * o, state.shape[2] * i, bonds[k + 1])
-        assert f"{name}.weight" not in tensors
-        weights[name] = state[: layer["out_features"], : layer["in_features"], 0]
-    return weights
 
 
 def logits_of(model: Any) -> torch.Tensor:
@@ -99,7 +82,7 @@ def test_the_compressed_model_computes_what_its_cores_say(tmp_path: Path, archit
     rules = ({"layers": ["*.0.*"], "exclude": experts, "keep": 0.5}, {"layers": ["*"], "exclude": experts, "chi": 6, "sites": 3})
     result = finish(tensorize_run(tmp_path / "run", base, output, *rules))
 
-    weights = contracted(output)
+    weights = contracted(output)[0]
     assert set(weights) == {layer["name"] for layer in result["layers"]} == {name for name in names(base) if ".experts." not in name}
     loaded = AutoModelForCausalLM.from_pretrained(output, trust_remote_code=True, dtype=torch.float32).eval()
     expected = base_logits(base, weights)
@@ -119,7 +102,7 @@ def test_it_loads_in_another_process_without_bondwise(tmp_path: Path, llama: Pat
     command = [sys.executable, "-c", PLAIN_LOADER, str(output), str(tmp_path / "ids.pt"), str(tmp_path / "logits.pt")]
     subprocess.run(command, check=True, env=environment, cwd=tmp_path)
     found = torch.load(tmp_path / "logits.pt", weights_only=True)
-    torch.testing.assert_close(found, base_logits(llama, contracted(output)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, base_logits(llama, contracted(output)[0]), rtol=1e-4, atol=1e-4)
 
 
 def test_a_bond_above_the_exact_rank_loses_nothing_and_is_told(tmp_path: Path, llama: Path) -> None:
@@ -140,14 +123,15 @@ def test_keep_is_honoured_and_figures_are_those_of_the_stored_cores(tmp_path: Pa
     result = finish(tensorize_run(tmp_path / "run", base, output, {"layers": ["*"], "keep": keep, "sites": 2}))
     original = load_file(base / "model.safetensors")
     stored = load_file(output / "model.safetensors")
-    weights = contracted(output)
+    weights = contracted(output)[0]
     assert len(result["layers"]) == len(weights) > 0
     for layer in result["layers"]:
         weight = original[f"{layer['name']}.weight"].double().numpy()
         cores = [tensor for name, tensor in stored.items() if name.startswith(f"{layer['name']}.cores.")]
+        orders = [tensor for name, tensor in stored.items() if name.startswith(f"{layer['name']}.order_")]
         assert {core.dtype for core in cores} == {dtype}
         assert sum(core.numel() for core in cores) == layer["parameters"] <= keep * weight.size
-        assert layer["bytes"] == sum(core.numel() * core.element_size() for core in cores)
+        assert layer["bytes"] == sum(tensor.nbytes for tensor in (*cores, *orders))
         error = np.linalg.norm(weight - weights[layer["name"]]) / np.linalg.norm(weight)
         assert layer["relative_error"] == pytest.approx(error, rel=1e-6)
     untouched = {name for name in original if name in stored}
@@ -175,13 +159,13 @@ def test_given_modes_are_used_and_may_pad(tmp_path: Path, llama: Path) -> None:
     result = finish(tensorize_run(tmp_path / "run", llama, tmp_path / "out", rule))
     assert {tuple(layer["out_modes"]) for layer in result["layers"]} == {(7, 7)}  # 49 for 48 outputs
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", trust_remote_code=True).eval()
-    torch.testing.assert_close(logits_of(loaded), base_logits(llama, contracted(tmp_path / "out")), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits_of(loaded), base_logits(llama, contracted(tmp_path / "out")[0]), rtol=1e-4, atol=1e-4)
 
 
 def test_a_compressed_model_can_be_compressed_further(tmp_path: Path, llama: Path) -> None:
     finish(tensorize_run(tmp_path / "run1", llama, tmp_path / "first", {"layers": ["*.q_proj"], "chi": 4}))
     finish(tensorize_run(tmp_path / "run2", tmp_path / "first", tmp_path / "second", {"layers": ["*.o_proj"], "chi": 5, "sites": 2}))
-    weights = contracted(tmp_path / "second")
+    weights = contracted(tmp_path / "second")[0]
     assert len(weights) == 4
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "second", trust_remote_code=True).eval()
     torch.testing.assert_close(logits_of(loaded), base_logits(llama, weights), rtol=1e-4, atol=1e-4)
@@ -388,17 +372,17 @@ def test_too_short_a_text_is_found_before_the_work(tmp_path: Path, llama: Path) 
 
 
 def test_a_folder_that_computes_something_else_is_not_published(tmp_path: Path, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = tensorize.read_cores
+    read = tensorize.read_tensors
     calls = 0
 
-    def swap_once(path: Path) -> list[torch.Tensor]:
+    def swap_once(path: Path) -> dict[str, torch.Tensor]:
         # What is written goes wrong in one core; what it is compared with does not.
         nonlocal calls
         calls += 1
-        cores = read(path)
-        return [cores[0].flip(0), *cores[1:]] if calls == 1 else cores
+        tensors = read(path)
+        return {**tensors, "cores.0.weight": tensors["cores.0.weight"].flip(0)} if calls == 1 else tensors
 
-    monkeypatch.setattr(tensorize, "read_cores", swap_once)
+    monkeypatch.setattr(tensorize, "read_tensors", swap_once)
     assert "does not compute what its cores say" in fail(tensorize_run(tmp_path / "run", llama, tmp_path / "out", EVERYTHING))
     assert not (tmp_path / "out").exists()
     assert siblings(tmp_path / "out") == []
