@@ -38,6 +38,9 @@ export function parseConfig(value: unknown, file: string): Config {
   if (mpo !== undefined && !isMPOSection(mpo)) {
     const [first] = isMPOSection.errors ?? [];
     const where = first ? ` (mpo${first.instancePath} ${first.message ?? ''})` : '';
+    if (isFields(mpo) && mpo.version === 1) {
+      throw new CheckpointError(file, `${file} was written by an earlier version of Bondwise, which stored cores in another form.`, 'Compress the model again from the original.');
+    }
     throw new CheckpointError(file, `${file}: the section mpo is not one that this version reads${where}.`, 'Update Bondwise, or compress the model again.');
   }
   const modelType = text(value.model_type);

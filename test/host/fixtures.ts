@@ -62,9 +62,9 @@ export async function writeLlama(folder: string, blocks = 2): Promise<string> {
 export async function writeCompressed(folder: string): Promise<string> {
   const name = 'model.layers.1.mlp.up_proj';
   const rest = Object.entries(llamaShapes(2)).filter(([tensor]) => tensor !== `${name}.weight`);
-  const shapes: Shapes = { ...Object.fromEntries(rest), [`${name}.cores.0.weight`]: [4, 16], [`${name}.cores.1.weight`]: [48, 4] };
+  const shapes: Shapes = { ...Object.fromEntries(rest), [`${name}.cores.0.weight`]: [4, 16], [`${name}.cores.1.weight`]: [44, 4] };
   const layer = { out_modes: [1, 48], in_modes: [16, 1], bond_dims: [4], out_features: 48, in_features: 16, bias: false };
-  const mpo = { version: 1, base_model_type: 'llama', base_architecture: 'LlamaForCausalLM', layers: { [name]: layer } };
+  const mpo = { version: 2, base_model_type: 'llama', base_architecture: 'LlamaForCausalLM', layers: { [name]: layer } };
   await writeModel(folder, { model_type: 'bondwise_mpo', architectures: ['MPOForCausalLM'], mpo }, shapes);
   const lineage: Lineage = {
     version: 1,

@@ -186,7 +186,7 @@ describe('a model', () => {
 
 describe('a compressed or quantized model', () => {
   const mpo = {
-    version: 1,
+    version: 2,
     base_model_type: 'llama',
     base_architecture: 'LlamaForCausalLM',
     layers: {
@@ -195,14 +195,15 @@ describe('a compressed or quantized model', () => {
   };
   const config = { architectures: ['MPOForCausalLM'], model_type: 'bondwise_mpo', auto_map: { AutoModelForCausalLM: 'modeling_mpo.MPOForCausalLM' }, mpo };
   const cores: Shapes = {
-    'model.layers.0.mlp.down_proj.cores.1.weight': [32, 5],
+    'model.layers.0.mlp.down_proj.cores.1.weight': [27, 5],
     'model.layers.0.mlp.down_proj.cores.0.weight': [5, 48],
     'model.layers.0.mlp.down_proj.bias': [32],
     'model.layers.0.self_attn.q_proj.weight': [32, 32],
   };
 
   test('shows an MPO as one layer with its bonds and what it keeps', async () => {
-    const model = await openModel(await writeModel(path.join(folder, 'mpo'), config, cores));
+    const stored: Shapes = { ...cores, 'model.layers.0.mlp.down_proj.order_1': ['I32', [32]] };
+    const model = await openModel(await writeModel(path.join(folder, 'mpo'), config, stored));
     expect(layersOf(model)).toEqual([
       { name: 'model.layers.0.self_attn.q_proj', group: 'attention', shape: [32, 32], dtype: 'BF16', parameters: 1024, bytes: 2048, state: 'dense' },
       {
@@ -210,11 +211,11 @@ describe('a compressed or quantized model', () => {
         group: 'mlp',
         shape: [32, 48],
         dtype: 'BF16',
-        parameters: 432,
-        bytes: 864,
+        parameters: 407,
+        bytes: 2 * 407 + 4 * 32,
         state: 'mpo',
         bondDims: [5],
-        keep: 400 / 1536,
+        keep: 375 / 1536,
       },
     ]);
     expect(model).toMatchObject({ architecture: 'LlamaForCausalLM', modelType: 'bondwise_mpo', needsCode: false });
@@ -231,9 +232,11 @@ describe('a compressed or quantized model', () => {
     expect((await problem(openModel(torn))).message).toContain('has the cores 0, but');
   });
 
-  test('refuses an mpo section of a later version', async () => {
-    const root = await writeModel(path.join(folder, 'mpo-later'), { ...config, mpo: { ...mpo, version: 2 } }, cores);
+  test('refuses an mpo section of another version', async () => {
+    const root = await writeModel(path.join(folder, 'mpo-later'), { ...config, mpo: { ...mpo, version: 3 } }, cores);
     expect((await problem(openModel(root))).remedy).toContain('Update Bondwise');
+    const earlier = await writeModel(path.join(folder, 'mpo-earlier'), { ...config, mpo: { ...mpo, version: 1 } }, cores);
+    expect((await problem(openModel(earlier))).remedy).toBe('Compress the model again from the original.');
   });
 
   test('reads the shape of a 4-bit weight from what bitsandbytes keeps beside it', async () => {
@@ -302,7 +305,7 @@ describe('folders', () => {
     expect((await classifyFolder(root)).needsCode).toBe(true);
     const posing = { model_type: 'bondwise_mpo', auto_map: { AutoConfig: 'modeling_mpo.A', AutoModel: ['else/where--modeling_mpo.B', null] } };
     expect((await openModel(await writeModel(path.join(folder, 'posing'), posing, llama))).needsCode).toBe(true);
-    const section = { version: 1, base_model_type: 'foreign', base_architecture: 'X', layers: {} };
+    const section = { version: 2, base_model_type: 'foreign', base_architecture: 'X', layers: {} };
     const ours = { model_type: 'bondwise_mpo', auto_map: { AutoConfig: 'modeling_mpo.MPOConfig' }, mpo: { ...section, base_auto_map: { AutoConfig: 'x.Y' } } };
     expect((await openModel(await writeModel(path.join(folder, 'carrying'), ours, llama))).needsCode).toBe(true);
     const theirs = { ...ours, mpo: { ...section, base_auto_map: null } };

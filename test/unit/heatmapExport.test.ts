@@ -23,7 +23,7 @@ describe('the table', () => {
     expect(columns.map(({ name }) => name)).toEqual([
       'Layer', 'Perplexity', 'Noise', 'χ', 'Kept', 'Parameters', 'Size', 'Predicted loss', 'Measured loss', 'Sequences', 'Plan',
     ]);
-    expect(cells(0)).toEqual(['model.layers.0.self_attn.q_proj', expect.stringMatching(/ ± /), 'beyond', '86', '30%', '99 K', '198 kB', expect.any(String), expect.stringMatching(/ ± /), expect.any(String), 'dense']);
+    expect(cells(0)).toEqual(['model.layers.0.self_attn.q_proj', expect.stringMatching(/ ± /), 'beyond', '94', '30%', '99 K', '199 kB', expect.any(String), expect.stringMatching(/ ± /), expect.any(String), 'dense']);
     expect(columnsOf(content.shown.metric, false).map(({ id }) => id)).not.toContain('plan');
   });
 
@@ -52,8 +52,8 @@ describe('the CSV', () => {
     const [head = []] = lines;
     const row = lines.find(([name, , , size]) => name === 'model.layers.0.self_attn.q_proj' && size === '0.3') ?? expect.fail();
     const at = (name: string) => row[head.indexOf(name)];
-    const cell = full.cells?.find(({ layer, chi }) => layer === row[0] && chi === 86) ?? expect.fail();
-    expect([at('block'), at('chi'), at('parameters')]).toEqual(['0', '86', '99072']);
+    const cell = full.cells?.find(({ layer, chi }) => layer === row[0] && chi === 94) ?? expect.fail();
+    expect([at('block'), at('chi'), at('parameters')]).toEqual(['0', '94', '99452']);
     expect([at('loss'), at('loss_error'), at('kl')].map(Number)).toEqual([cell.figures.loss?.value, cell.figures.loss?.error, cell.figures.kl?.value]);
     expect(Number(at('perplexity'))).toBeCloseTo(Math.exp(cell.figures.loss?.value ?? NaN), 12);
     expect(head).toContain('predicted_fisher');

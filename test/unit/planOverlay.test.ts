@@ -37,18 +37,18 @@ describe('the part that a plan keeps', () => {
     );
     const [square, wide] = [16 * 16, 48 * 16];
     expect(kept).toEqual({
-      'model.layers.0.self_attn.q_proj': (4 * 32) / square,
-      'model.layers.0.self_attn.o_proj': (2 * 32) / square,
-      'model.layers.1.self_attn.q_proj': (2 * 32) / square,
-      'model.layers.1.mlp.down_proj': (8 * 64) / wide,
+      'model.layers.0.self_attn.q_proj': (4 * 28) / square,
+      'model.layers.0.self_attn.o_proj': (2 * 30) / square,
+      'model.layers.1.self_attn.q_proj': (2 * 30) / square,
+      'model.layers.1.mlp.down_proj': (8 * 56) / wide,
     });
   });
 
   test('is that of the sites', () => {
-    // Two sites of 4×4 each: 16·2 + 2·16 numbers at χ 2.
+    // Two sites of 4×4 each: 16·2 + 2·16 − 2² numbers at χ 2.
     const kept = keptBy(plan({ layers: names(/q_proj/), chi: 2, sites: 2 }), profile);
-    expect(Object.values(kept)).toEqual([64 / 256, 64 / 256]);
-    expect(keptBy(plan({ layers: names(/0.*q_proj/), chi: 1, out_modes: [2, 8], in_modes: [8, 2] }), profile)).toEqual({ 'model.layers.0.self_attn.q_proj': 32 / 256 });
+    expect(Object.values(kept)).toEqual([60 / 256, 60 / 256]);
+    expect(keptBy(plan({ layers: names(/0.*q_proj/), chi: 1, out_modes: [2, 8], in_modes: [8, 2] }), profile)).toEqual({ 'model.layers.0.self_attn.q_proj': 31 / 256 });
   });
 
   test('is not known of a pattern that matches nothing here or cannot be read, and of a share that is too small', () => {
@@ -59,10 +59,10 @@ describe('the part that a plan keeps', () => {
 
 test('what the planner predicted holds while the rules make of the model what it planned', () => {
   const rules = plan({ layers: ['*.q_proj'], chi: 4 });
-  const predicted = { parameters: 10_000 - 2 * (256 - 128), bytes: 5, loss: 0.1, loss_error: 0.01 };
+  const predicted = { parameters: 10_000 - 2 * (256 - 112), bytes: 5, loss: 0.1, loss_error: 0.01 };
   const answer: PlanResult = { output: '', parameters: 10_000, original_parameters: 10_000, bytes: 20_000, original_bytes: 20_000, predicted: { ...predicted, loss: 0 }, layers: {}, exchange: [] };
   const result = (predictedThere: NonNullable<PlanFile['predicted']> | null, of: PlanFile = rules) => resultOf({ predicted: predictedThere }, keptBy(of, profile), profile, answer);
-  expect(result(predicted)).toEqual({ ...answer, parameters: predicted.parameters, bytes: 5, predicted, layers: { 'model.layers.0.self_attn.q_proj': 0.5, 'model.layers.1.self_attn.q_proj': 0.5 } });
+  expect(result(predicted)).toEqual({ ...answer, parameters: predicted.parameters, bytes: 5, predicted, layers: { 'model.layers.0.self_attn.q_proj': 0.4375, 'model.layers.1.self_attn.q_proj': 0.4375 } });
   expect(result(predicted, plan({ layers: ['*.q_proj'], chi: 3 }))).toBeUndefined();
   expect(result(null)).toBeUndefined();
 });

@@ -27,7 +27,7 @@ export function curve({ name, shape: [out = 1, inFeatures = 1] }: ProfileLayer, 
   return {
     layer: name,
     chi: CHI,
-    parameters: CHI.map(chi => chi * (out + inFeatures)),
+    parameters: CHI.map(chi => chi * (out + inFeatures - chi)),
     error: CHI.map(chi => 1 - chi / 16),
     plain: losses,
     input: losses.map(value => value / 2),
@@ -37,7 +37,7 @@ export function curve({ name, shape: [out = 1, inFeatures = 1] }: ProfileLayer, 
 
 /** A measured cell whose loss is `rise` above a baseline of 3 nats. */
 export function cell({ name, shape: [out = 1, inFeatures = 1], parameters }: ProfileLayer, chi: number, rise: number, error = rise / 10): Cell {
-  const kept = chi * (out + inFeatures);
+  const kept = chi * (out + inFeatures - chi);
   return { layer: name, chi, bond_dims: [chi], keep: kept / parameters, parameters: kept, figures: { loss: { value: 3 + rise, error } }, sequences: 8, seconds: 0.5 };
 }
 
