@@ -102,6 +102,7 @@ def _plan(parsed: Arguments) -> int:
         floor=parsed.floor,
         ceiling=parsed.ceiling,
         method=parsed.method,
+        calibration=_data(parsed.calibration) if parsed.calibration else None,
     )
     result, file = make_plan(request, output)
     if output is not None and file is not None:
@@ -293,6 +294,7 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
     plan.add_argument("--floor", metavar="F", type=_part, default=0.1, help="no layer keeps less than this part (default 10%%)")
     plan.add_argument("--ceiling", metavar="F", type=_fraction, default=0.95, help="above this part a layer stays dense (default 95%%)")
     _add_method(plan)
+    plan.add_argument("--calibration", metavar="DATA", help="text that input and fisher learn from (default: the profile's)")
     goes = plan.add_mutually_exclusive_group(required=True)
     goes.add_argument("--output", metavar="FILE", help="the plan to write, NAME.bondwise.json")
     goes.add_argument("--dry-run", action="store_true", help="write nothing")

@@ -7,6 +7,7 @@ the model is loaded, and as many layers at a time as the memory holds moments of
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bondwise import mpo
@@ -19,6 +20,7 @@ from bondwise.layers import contract_stored, costs, stored_tensors
 from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
+from bondwise.stability import TOO_MUCH, held_out
 from bondwise.text import fingerprint
 from bondwise.weighted import decompose_weighted, predicted_loss
 
@@ -88,7 +90,7 @@ class _Work:
                 self.told.layer(done, again=False)
                 self._add(done)
 
-    def make(self, choice: Choice, moments: Moments | None) -> None:
+    def make(self, choice: Choice, moments: Moments | None) -> LayerFigures:
         self.run.check_cancelled()
         name = choice.layer.name
         tensors, figures = compress_layer(self.source, choice, self.run.device, moments)
@@ -96,6 +98,7 @@ class _Work:
         self.told.layer(figures, again=True)
         self._add(figures)
         release_freed_memory()
+        return figures
 
     def _add(self, figures: LayerFigures) -> None:
         self.figures[figures.name] = figures
@@ -112,7 +115,7 @@ def _compress_weighted(work: _Work, choices: Sequence[Choice]) -> None:
         return load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
 
     by_name = {choice.layer.name: choice for choice in choices}
-    short: list[tuple[Layer, int]] = []
+    short: list[tuple[Layer, int, float]] = []
     for name, moments in each_moments(
         run,
         work.source,
@@ -124,18 +127,20 @@ def _compress_weighted(work: _Work, choices: Sequence[Choice]) -> None:
         work="Decomposing layers",
     ):
         choice = by_name[name]
-        if moments.tokens < choice.layer.shape[1]:
-            short.append((choice.layer, moments.tokens))
-        work.make(choice, moments)
+        elsewhere = work.make(choice, moments).held_out or 1.0
+        if moments.tokens < choice.layer.shape[1] or elsewhere > TOO_MUCH:
+            short.append((choice.layer, moments.tokens, elsewhere))
     if short:
         work.told.warn(_little_text(short))
 
 
-def _little_text(short: Sequence[tuple[Layer, int]]) -> str:
-    layer, tokens = min(short, key=lambda one: one[1] / one[0].shape[1])
+def _little_text(short: Sequence[tuple[Layer, int, float]]) -> str:
+    """`short` are layers, how many tokens they saw, and what they lose on other text as a multiple of what they lose on this."""
+    layer, tokens, elsewhere = max(short, key=lambda one: (one[2], one[0].shape[1] / one[1]))
+    loses = f", and loses about {elsewhere:.1f} times as much on other text as on this" if elsewhere > 1 else ""
     return (
-        f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs"
-        f"{f', and {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
+        f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs{loses}"
+        f"{f'; {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
     )
 
 
@@ -173,6 +178,7 @@ def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Mom
         keep=counted.parameters / choice.dense_parameters,
         relative_error=mpo.relative_error(weight, product),
         loss=None if choice.method != "fisher" else _predicted(weight - product, moments),
+        held_out=None if moments is None else _held_out(choice, weight, product, moments),
         multiply_adds=counted.multiply_adds,
         original_multiply_adds=choice.dense_parameters,
         seconds=time.perf_counter() - started,
@@ -184,12 +190,21 @@ def _predicted(change: Tensor, moments: Moments | None) -> float:
     return predicted_loss(change, moments.inputs, moments.gradients)
 
 
+def _held_out(choice: Choice, weight: Tensor, product: Tensor, moments: Moments) -> float | None:
+    def solve(half: Moments) -> Tensor:
+        return mpo.contract(_decompose(choice, weight, half).cores)[: weight.shape[0], : weight.shape[1]]
+
+    # Moments read for another layer's gradients would weigh what this method did not.
+    used = moments if choice.method == "fisher" else replace(moments, gradients=None)
+    return held_out(weight, product, used, solve)
+
+
 def _decompose(choice: Choice, weight: Tensor, moments: Moments | None) -> mpo.MPO:
     if choice.method == "plain":
         target: dict[str, Any] = {"chi": choice.bond_dims} if choice.error is None else {"error": choice.error}
         return mpo.decompose(weight, choice.out_modes, choice.in_modes, **target)
     assert moments is not None
-    (chi,) = choice.bond_dims
+    gradients = moments.gradients if choice.method == "fisher" else None
     try:
         return decompose_weighted(weight, moments.inputs, moments.gradients if choice.method == "fisher" else None, chi=chi)
     except ValueError as failure:

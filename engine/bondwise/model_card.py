@@ -9,6 +9,9 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from bondwise.stability import stability_text
+from bondwise.text import OWN_TEXT
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -87,7 +90,10 @@ def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | N
     lines = [f"{_counted(layers, method)} {METHODS[method]}." for method in used]
     if calibration is not None and used != ["plain"]:
         source = _code(calibration.data.rpartition("/")[2])
+        source = "written by the model itself" if calibration.data == OWN_TEXT else source
         lines.append(f"Calibration text: {source}, {calibration.sequences:,} sequences of {calibration.length:,} tokens.")
+    if (stability := stability_text(layers)) is not None:
+        lines.append(stability)
     return [*lines, "Nothing was retrained. The relative error is ‖W − Ŵ‖ / ‖W‖ (Frobenius) with the cores as stored."]
 
 

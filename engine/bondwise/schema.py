@@ -40,7 +40,7 @@ Method = Literal["plain", "input", "fisher"]
 """How cores are found."""
 METHOD_HELP = (
     "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
-    "inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites."
+    "inputs and the loss gradients at its outputs (`fisher`)."
 )
 
 
@@ -66,8 +66,6 @@ class TensorizeRule(Strict):
             raise ValueError("give out_modes and in_modes together")
         if self.out_modes is not None and self.in_modes is not None and len(self.out_modes) != len(self.in_modes):
             raise ValueError(f"out_modes has {len(self.out_modes)} sites, in_modes {len(self.in_modes)}")
-        if self.method != "plain" and (self.sites != "low-rank" or self.out_modes is not None):
-            raise ValueError(f"method {self.method} is for low-rank sites: leave out sites and modes, or use method plain")
         if self.method != "plain" and self.error is not None:
             raise ValueError(f"method {self.method} takes chi or keep; an error of the weight to stay below is for method plain")
         return self
@@ -89,8 +87,8 @@ class CalibrationOptions(Strict):
     data: Annotated[
         str,
         Field(
-            description="A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model "
-            "writes itself."
+            description="A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the "
+            "model writes itself."
         ),
     ] = "builtin"
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
@@ -206,8 +204,8 @@ class LayerFigures(Record):
     held_out: Annotated[
         float | None,
         Field(
-            description="With a calibrated method: what it minimised, on other text like that, as a multiple of what it is on the calibration "
-            "text; estimated from two halves that share no text."
+            description="With a calibrated method: what it minimised, on other text like the calibration text, as a multiple of what it is "
+            "on that; estimated from two halves that share no text."
         ),
     ] = None
     multiply_adds: Annotated[int, Field(description="Per token, through the cores.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bondwise.schema import LayerFigures
 from bondwise.terminal import duration, size, table
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def result_text(result: dict[str, Any]) -> str:
     """The figures of a finished run, from `result.json`."""
     seconds = duration(result["seconds"])
     if result["kind"] == "tensorize":
+        from bondwise.stability import stability_text
+
         rows = [["", "before", "after", "kept"]]
         for name, show in (("parameters", "{:,}".format), ("bytes", size)):
             before, after = result[f"original_{name}"], result[name]
@@ -69,7 +72,9 @@ def result_text(result: dict[str, Any]) -> str:
             for side, evaluation in (("Before", original), ("After", compressed))
             if evaluation
         )
-        return f"{table(rows)}{samples}\n\nWrote {result['output']} in {seconds}."
+        stability = stability_text([LayerFigures.model_validate(layer) for layer in result["layers"]])
+        told = f"\n\n{stability}" if stability else ""
+        return f"{table(rows)}{told}{samples}\n\nWrote {result['output']} in {seconds}."
     if result["kind"] == "profile":
         from bondwise.profile_summary import profile_text
 

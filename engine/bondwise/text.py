@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from bondwise.errors import UserError
+from bondwise.schema import CalibrationOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Part = Literal["calibration", "evaluation"]
 
 BUILTIN = "builtin"
+OWN_TEXT = "self"
+"""What a model writes itself, for calibration (`bondwise.own_text`)."""
 SMALLEST_SECTION, LARGEST_SECTION = 2048, 65536
 """Characters in a section of a file or a data set: a thirty-second of it within these limits."""
 LONGEST_RECORD = 16 << 20
@@ -71,6 +74,11 @@ def token_sequences(
     text = torch.tensor(pool[: windows * stride], dtype=torch.int64).view(windows, stride)[chosen]  # [sequences, stride]
     head = torch.tensor(beginning, dtype=torch.int64).expand(sequences, -1)  # [sequences, 0 or 1]
     return torch.cat([head, text], dim=1)
+
+
+def calibration_sequences(measured: int) -> int:
+    """How many sequences a profile that measures on so many is calibrated on: as many as a run after it, so that both share moments."""
+    return max(measured, CalibrationOptions().sequences)
 
 
 def fingerprint(ids: torch.Tensor) -> str:

@@ -16,6 +16,7 @@ import type { ModelList } from '../views/modelList.ts';
 import { isTreeNode, modelOf, type TreeNode } from '../views/modelNodes.ts';
 import type { ProfileList } from '../views/profileList.ts';
 import { oneLine } from '../views/text.ts';
+import { chosenText, pickMethod } from './calibrationText.ts';
 import type { EngineCommands } from './engine.ts';
 import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText, methodItems, withoutSuffix } from './planSteps.ts';
 import { type Answer, askAll, askText, BACK, OTHER, pickMany, pickOne, type Position, type Step, taken } from './quickInput.ts';
@@ -55,6 +56,8 @@ export interface Wanted {
   readonly exclude?: readonly string[];
   /** Undefined for the plain one. */
   readonly method?: Method;
+  /** What the method learns from; undefined for the profile's text. */
+  readonly calibration?: string | undefined;
 }
 
 /** @param args of a context menu: the row; or a `PlanQuestion`; or nothing, from the palette. */
@@ -80,7 +83,7 @@ export async function planCompression(parts: PlanParts, [first]: readonly unknow
     return;
   }
   const file = path.join(path.dirname(folder), choices.name + PLAN_SUFFIX);
-  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude, method: choices.method }, file);
+  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude, method: choices.method, calibration: choices.method === 'plain' ? undefined : chosenText(vscode.Uri.file(folder)) }, file);
   await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(file), { preview: false });
 }
 
@@ -123,10 +126,10 @@ export async function writePlan(environment: Environment, wanted: Wanted, file: 
   }
 }
 
-export function planArguments({ folder, profile, target, exclude, method }: Wanted): readonly string[] {
+export function planArguments({ folder, profile, target, exclude, method, calibration }: Wanted): readonly string[] {
   // In one word each: a pattern may begin with a dash.
   const excluded = exclude === undefined ? [] : exclude.length === 0 ? ['--exclude-nothing'] : exclude.map(pattern => `--exclude=${pattern}`);
-  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...excluded];
+  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...(calibration === undefined ? [] : ['--calibration', calibration]), ...excluded];
 }
 
 function questionOf(first: unknown): PlanQuestion | undefined {
@@ -166,7 +169,8 @@ async function askChoices(model: Model, profile: Sensitivity, proposed: readonly
     const items = methodItems();
     const active = items.find(item => item.method === method);
     const placeholder = vscode.l10n.t('How the cores are found');
-    return taken(await pickOne({ position: titled(position), placeholder, items: () => items, ...(active && { active }) }), item => ({ method } = item));
+    const scope = vscode.Uri.file(model.folder);
+    return taken(await pickMethod({ position: titled(position), placeholder, items, ...(active && { active }), scope, otherwise: profile.data }), item => ({ method } = item));
   };
   const dense: Step = async position => {
     const answer = await pickExclusions(model, profile, excluded, titled(position));

@@ -9,6 +9,7 @@ import type { RunStore } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { canTensorize, isTreeNode, layersOf, modelOf } from '../views/modelNodes.ts';
 import { oneLine } from '../views/text.ts';
+import { calibrationText, pickMethod } from './calibrationText.ts';
 import { withConsent } from './consent.ts';
 import type { EngineCommands } from './engine.ts';
 import { askLayers } from './pickLayers.ts';
@@ -92,6 +93,7 @@ export function requestOf({ model, layers, patterns }: Chosen, { sites, method, 
     model: model.folder,
     options: {
       tensorize: [{ layers: [...patterns], sites, method, ...target }],
+      ...(method === 'plain' ? {} : { calibration: { data: calibrationText(scope) } }),
       output: path.join(path.dirname(model.folder), name),
       evaluate: measure ? evaluateOptions(scope) : null,
     },
@@ -112,7 +114,14 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
     async position => {
       const items = siteItems(dense);
       const active = items.find(item => item.sites === sites && item.method === method);
-      const answer = await pickOne({ position: { ...position, title }, placeholder: vscode.l10n.t('How many cores, and how each is cut (output × input)'), items: () => items, ...(active ? { active } : {}) });
+      const answer = await pickMethod({
+        position: { ...position, title },
+        placeholder: vscode.l10n.t('How many cores, and how each is cut (output × input)'),
+        items,
+        ...(active ? { active } : {}),
+        scope: vscode.Uri.file(model.folder),
+        otherwise: 'builtin',
+      });
       if (answer === undefined || answer === BACK) {
         return answer;
       }

@@ -88,7 +88,7 @@ export interface Budget {
    */
   ceiling?: number;
   /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites.
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`).
    */
   method?: 'plain' | 'input' | 'fisher';
 }
@@ -249,7 +249,7 @@ export interface LayerFigures {
    */
   loss?: number | null;
   /**
-   * With a calibrated method: what it minimised, on other text like that, as a multiple of what it is on the calibration text; estimated from two halves that share no text.
+   * With a calibrated method: what it minimised, on other text like the calibration text, as a multiple of what it is on that; estimated from two halves that share no text.
    */
   held_out?: number | null;
   /**
@@ -838,7 +838,7 @@ export interface Budget1 {
    */
   ceiling?: number;
   /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites.
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`).
    */
   method?: 'plain' | 'input' | 'fisher';
 }
@@ -888,7 +888,7 @@ export interface TensorizeRule {
   out_modes?: number[] | null;
   in_modes?: number[] | null;
   /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`); the last two for low-rank sites.
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`).
    */
   method?: 'plain' | 'input' | 'fisher';
 }

@@ -35,6 +35,20 @@ const data: CompareData = {
   layers: [layer('model.layers.10.q', 0.1), layer('model.layers.9.q', 0.3)],
 };
 
+describe('the columns of a layer', () => {
+  const shown = (id: string, figures: Partial<LayerFigures>) => COLUMNS.find(column => column.id === id)?.text({ ...layer('a', 0.1), ...figures });
+
+  test('say how its cores were found, and how far that holds on other text', () => {
+    expect(shown('method', {})).toBe('plain');
+    expect(shown('method', { method: 'fisher' })).toBe('data-aware');
+    expect(shown('method', { method: 'input' })).toBe('by inputs');
+    expect(shown('held_out', { held_out: 1.34 })).toBe('1.3×');
+    expect(shown('held_out', { held_out: 25.2 })).toBe('25.2×');
+    expect(shown('held_out', { held_out: null })).toBe('–');
+    expect(shown('held_out', {})).toBe('–');
+  });
+});
+
 describe('the figures of two models', () => {
   test('say what changed, and whether that is good', () => {
     expect(figureRows(data).map(({ name, original, compressed, change, good }) => [name, original, compressed, change, good])).toEqual([
@@ -99,7 +113,7 @@ describe('the table of layers', () => {
   });
 
   test('says in every column what it is', () => {
-    expect(COLUMNS.map(({ text }) => text(layer('x', 0.123)))).toEqual(['x', '5', '78%', '12%', '512 (200%)', '4×8 · 4×2']);
+    expect(COLUMNS.map(({ text }) => text(layer('x', 0.123)))).toEqual(['x', '5', 'plain', '78%', '12%', '–', '512 (200%)', '4×8 · 4×2']);
   });
 });
 

@@ -109,6 +109,7 @@ export interface Column {
 export const COLUMNS: readonly Column[] = [
   { id: 'name', name: 'Layer', hint: 'Module path; click to show it in the Models view.', text: layer => layer.name, order: layer => layer.name },
   { id: 'chi', name: 'χ', hint: 'Bond dimension of each bond.', text: layer => layer.bond_dims.join(' · '), order: layer => Math.max(...layer.bond_dims) },
+  { id: 'method', name: 'Method', hint: 'How the cores were found: from the weight alone, or weighted by what a calibration text says of the layer.', text: methodText, order: methodText },
   { id: 'keep', name: 'Kept', hint: 'Parameters, of the original layer’s.', text: layer => formatPercent(layer.keep), order: layer => layer.keep },
   {
     id: 'error',
@@ -116,6 +117,13 @@ export const COLUMNS: readonly Column[] = [
     hint: '‖W − Ŵ‖ / ‖W‖, Frobenius norm.',
     text: layer => formatPercent(layer.relative_error),
     order: layer => layer.relative_error,
+  },
+  {
+    id: 'held_out',
+    name: 'Other text',
+    hint: 'What the method minimised, on text like the calibration text but not part of it, as a multiple of that on the calibration text: near 1× the layer will serve other texts as well, far above it needs more text.',
+    text: layer => (typeof layer.held_out === 'number' ? formatTimes(layer.held_out) : '–'),
+    order: layer => layer.held_out ?? 0,
   },
   {
     id: 'multiply_adds',
@@ -132,6 +140,16 @@ export const COLUMNS: readonly Column[] = [
     order: layer => layer.out_modes.length,
   },
 ];
+
+const METHODS = { plain: 'plain', input: 'by inputs', fisher: 'data-aware' } as const;
+
+function methodText(layer: LayerFigures): string {
+  return METHODS[layer.method ?? 'plain'];
+}
+
+function formatTimes(ratio: number): string {
+  return `${ratio < 10 ? ratio.toFixed(1) : formatNumber(ratio)}×`;
+}
 
 export interface Sort {
   readonly column: string;
