@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from bondwise import mpo
+from bondwise import als, mpo
 from bondwise.calibration import Wanted, each_moments
 from bondwise.checkpoint import BITS, Checkpoint, check_finite
 from bondwise.device import device_memory
@@ -22,7 +22,7 @@ from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
 from bondwise.stability import TOO_MUCH, held_out
 from bondwise.text import fingerprint
-from bondwise.weighted import decompose_weighted, predicted_loss
+from bondwise.weighted import predicted_loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,6 +206,6 @@ def _decompose(choice: Choice, weight: Tensor, moments: Moments | None) -> mpo.M
     assert moments is not None
     gradients = moments.gradients if choice.method == "fisher" else None
     try:
-        return decompose_weighted(weight, moments.inputs, moments.gradients if choice.method == "fisher" else None, chi=chi)
+        return als.decompose(weight, choice.out_modes, choice.in_modes, moments.inputs, gradients, chi=choice.bond_dims)
     except ValueError as failure:
         raise UserError(f"{choice.layer.name}: {failure}.", "Leave it out (--exclude), or use --method plain for it.") from None

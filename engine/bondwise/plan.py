@@ -61,7 +61,7 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
     _check_curves(request.profile, profile)
     if request.method != "plain" and profile.sites != "low-rank":
         raise UserError(
-            f"Method {request.method} is for low-rank sites, and {request.profile} was made with {profile.sites} sites.",
+            f"{request.profile} was made with {profile.sites} sites, and says nothing of method {request.method} for them.",
             "Plan with method plain, or profile again with low-rank sites.",
         )
     tables = loss_tables(profile, request.method)

@@ -40,20 +40,11 @@ def decompose_weighted(weight: Tensor, inputs: Tensor, gradients: Tensor | None,
 
     Raises ValueError where shapes do not fit, on a weight or moment that is not finite and on χ < 1.
     """
-    out_features, in_features = weight.shape
-    wanted = [("inputs", inputs, in_features), *([("gradients", gradients, out_features)] if gradients is not None else [])]
-    for what, moment, size in wanted:
-        if tuple(moment.shape) != (size, size):
-            raise ValueError(f"the moment of the {what} is {list(moment.shape)}, and the weight {out_features}×{in_features}")
-        if not bool(moment.isfinite().all()):
-            raise ValueError(f"the moment of the {what} has values that are NaN or infinite")
+    by_input, by_output = metrics(weight, inputs, gradients)
     if chi < 1:
         raise ValueError(f"bond dimension {chi} is below 1")
-    if not bool(weight.isfinite().all()):
-        raise ValueError("the weight has values that are NaN or infinite")
+    out_features, in_features = weight.shape
     precise = precise_device(weight.detach()).double()
-    by_input = metric(precise_device(inputs).to(precise.device))
-    by_output = None if gradients is None else metric(precise_device(gradients).to(precise.device))
     chi = min(chi, out_features, in_features)
     if out_features <= in_features:
         left, right = _factors(precise, by_output, by_input, chi)
@@ -70,7 +61,32 @@ def predicted_loss(change: Tensor, inputs: Tensor, gradients: Tensor) -> float:
     """½ tr(G ΔW S ΔWᵀ), nats per token, of a change ΔW [out, in] of the weight; with the ridge of `metric`."""
     precise = precise_device(change).double()
     by_input, by_output = (metric(precise_device(moment).to(precise.device)) for moment in (inputs, gradients))
-    return max(0.0, float(((by_output @ precise) * (precise @ by_input)).sum()) / 2)
+    return half_norm(precise, by_input, by_output)
+
+
+def half_norm(change: Tensor, by_input: Tensor, by_output: Tensor | None) -> float:
+    """½ tr(G ΔW S ΔWᵀ) of a change ΔW [out, in] and two metrics, all float64; None is the unit matrix."""
+    left = change if by_output is None else by_output @ change
+    return max(0.0, float((left * (change @ by_input)).sum()) / 2)
+
+
+def metrics(weight: Tensor, inputs: Tensor, gradients: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The moments of a weight [out, in]'s inputs and gradients with their ridge, float64 on its device.
+
+    Raises ValueError where shapes do not fit, and on a weight or moment that is not finite.
+    """
+    out_features, in_features = weight.shape
+    wanted = [("inputs", inputs, in_features), *([("gradients", gradients, out_features)] if gradients is not None else [])]
+    for what, moment, size in wanted:
+        if tuple(moment.shape) != (size, size):
+            raise ValueError(f"the moment of the {what} is {list(moment.shape)}, and the weight {out_features}×{in_features}")
+        if not bool(moment.isfinite().all()):
+            raise ValueError(f"the moment of the {what} has values that are NaN or infinite")
+    if not bool(weight.isfinite().all()):
+        raise ValueError("the weight has values that are NaN or infinite")
+    device = precise_device(weight).device
+    by_input = metric(precise_device(inputs).to(device))
+    return by_input, None if gradients is None else metric(precise_device(gradients).to(device))
 
 
 def metric(moment: Tensor) -> Tensor:

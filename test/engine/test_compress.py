@@ -154,7 +154,6 @@ def test_a_text_is_taken_from_the_run_directory_and_leaves_no_path(tmp_path: Pat
 @pytest.mark.parametrize(
     ("rule", "what"),
     [
-        ({"sites": 3, "chi": 4, "method": "fisher"}, "low-rank sites"),
         ({"error": 0.1, "method": "input"}, "takes chi or keep"),
         ({"chi": 4, "method": "magic"}, "method"),
     ],

@@ -272,7 +272,7 @@ def test_a_plan_with_another_method_says_so_in_every_rule(model: Path, tmp_path:
     assert file is not None and file.calibration is not None and file.calibration.data == "../mine.txt"
     assert run_options(plan_path, file)[1]["calibration"]["data"] == str(tmp_path / "mine.txt")
     path = write_profile(tmp_path, profile.model_copy(update={"sites": 3}))
-    assert "low-rank sites" in str(refused(Request(model, path, "85%", method="fisher")))
+    assert "made with 3 sites" in str(refused(Request(model, path, "85%", method="fisher")))
 
 
 @pytest.mark.parametrize("rise", [-0.05, 0.0, 0.05])
