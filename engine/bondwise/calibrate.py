@@ -312,8 +312,12 @@ def _loss_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 def draw_labels(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """One label [tokens] int64 for each row of probabilities [tokens, vocabulary], by the inverse of the cumulative distribution."""
+    return labels_at(probabilities, torch.rand(len(probabilities), 1, generator=generator, dtype=torch.float64))
+
+
+def labels_at(probabilities: Tensor, drawn: Tensor) -> Tensor:
+    """The labels [tokens] int64 at points [tokens, 1] float64, from 0 to below 1, of the cumulative distributions [tokens, vocabulary]."""
     cumulative = probabilities.cumsum(-1)
-    drawn = torch.rand(len(probabilities), 1, generator=generator, dtype=torch.float64)
     # Times the last sum, which rounding leaves beside 1: so a label of probability zero behind it is never drawn.
     points = drawn.to(cumulative) * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp(max=probabilities.shape[1] - 1)

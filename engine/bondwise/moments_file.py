@@ -3,7 +3,7 @@
 They lie under `BONDWISE_HOME/moments/<key>/`: for each tensor that layers read `<name>.inputs.moments`, and for each layer `<name>.moments`
 with what else is known of it and the name of the first; a safetensors file each, with its SHA-256 behind it. The key is over the weights
 themselves, the text, the seed, the kind of device and `FORMAT`; it stands in each file too, so that a file in the wrong folder is no use to
-anybody. Of a symmetric matrix the lower triangle is kept, row by row.
+anybody. Of a symmetric matrix the lower triangle is kept, row by row. A text that the model wrote itself lies in such a folder of its own.
 
 All of them together stay within a part of the disk: the folders that were used longest ago go first, and what would not fit is not kept.
 Two runs may use one folder at once: files appear whole, and one that is gone or damaged is calibrated again.
@@ -104,6 +104,17 @@ class MomentStore:
             if halved
             else None,
         )
+
+    def read_text(self) -> Tensor | None:
+        """Token ids [sequences, length] int64 of a text that the model wrote; None where none is kept."""
+        kept = self._load("text.moments", "text")
+        return None if kept is None else kept[0]["ids"]
+
+    def write_text(self, ids: Tensor) -> None:
+        """Keeps token ids [sequences, length] int64, where there is room."""
+        if self._make_room(ids.nbytes + HEADER):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._save("text.moments", "text", {"ids": ids}, {})
 
     def write(self, found: Mapping[str, Moments]) -> None:
         """Keeps the moments of layers, by name, as far as there is room; what is there already of those layers is replaced."""

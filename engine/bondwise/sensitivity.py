@@ -40,14 +40,14 @@ from bondwise.schema import (
     Sensitivity,
 )
 from bondwise.spectral import curve, rank_correlation
-from bondwise.text import fingerprint, token_sequences
+from bondwise.text import calibration_sequences, fingerprint, token_sequences
 from bondwise.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bondwise.checkpoint import Checkpoint
     from bondwise.run import Run
@@ -73,6 +73,7 @@ def run(run: Run) -> ProfileResult:
     ids = token_sequences(
         tokenizer, options.data, "calibration", length=options.length, sequences=options.sequences, seed=request.seed
     )  # [sequences, length]
+    calibration = _calibration_text(tokenizer, request, ids, told)
     book = Book(output, _header(request, source, ids, places))
     there = read_profile(output) if output.exists() else None
     if there is not None:
@@ -88,7 +89,7 @@ def run(run: Run) -> ProfileResult:
     _begin(run, book, there)
     work = Work(run, options, book, model, tokenizer, ids, find_container(source.tensors.values()), budgets, told)
     with _always_written(book):
-        _predict(work, source, places)
+        _predict(work, source, calibration, places)
         if options.mode == "spectral":
             measure_baseline(work)
         elif options.metric.startswith(TASK):
@@ -128,6 +129,17 @@ def _check_metric(metric: str) -> None:
         raise UserError(
             f"There is no metric {metric!r}.", f"Use {', '.join(METRICS)}, or {TASK}NAME with a task of the LM Evaluation Harness."
         )
+
+
+def _calibration_text(tokenizer: PreTrainedTokenizerBase, request: ProfileRequest, ids: Tensor, told: Told) -> Tensor:
+    """Token ids [sequences, length] int64: as many sequences as a run after this one is calibrated on; `ids` where the text has no more."""
+    options = request.options
+    count = calibration_sequences(options.sequences)
+    try:
+        return token_sequences(tokenizer, options.data, "calibration", length=options.length, sequences=count, seed=request.seed)
+    except UserError:
+        told.warn(f"The text is short: curves are predicted from {options.sequences} sequences of {options.length} tokens, not {count}.")
+        return ids
 
 
 def _header(request: ProfileRequest, source: Checkpoint, ids: Tensor, places: Sequence[Place]) -> Sensitivity:
@@ -225,7 +237,7 @@ def _correlation(book: Book) -> float | None:
 # --- curves --------------------------------------------------------------------------------------------------------------------------
 
 
-def _predict(work: Work, source: Checkpoint, places: Sequence[Place]) -> None:
+def _predict(work: Work, source: Checkpoint, ids: Tensor, places: Sequence[Place]) -> None:
     """The curves that are not there yet, from the moments of as many layers at a time as the memory holds."""
     chis = {place.layer.name: _chis(work, place) for place in places}
     missing = {place.layer.name: place for place in places if chis[place.layer.name]}
@@ -233,7 +245,7 @@ def _predict(work: Work, source: Checkpoint, places: Sequence[Place]) -> None:
     for name, moments in each_moments(
         work.run,
         source,
-        work.ids,
+        ids,
         [Wanted(place.layer, directions=True) for place in missing.values()],
         model=lambda: work.model,
         room=lambda: work.budgets.moments,

@@ -29,6 +29,7 @@ from bondwise.layer_files import read_tensors
 from bondwise.loading import load_config, load_model, load_tokenizer
 from bondwise.model_card import declared_licence, model_card
 from bondwise.modelmap import map_model
+from bondwise.own_text import written_text
 from bondwise.resolve import Choice, check_model, not_smaller, resolve, slower
 from bondwise.schema import (
     BaseModelRef,
@@ -42,7 +43,7 @@ from bondwise.schema import (
     TensorizeResult,
     VerifiedEvent,
 )
-from bondwise.text import token_sequences
+from bondwise.text import OWN_TEXT, token_sequences
 from bondwise.told import Told
 from bondwise.trust import OWN_MODULE, code_files
 from bondwise.writing import LINEAGE_FILE, CheckpointWriter, PlannedTensor, Replacement
@@ -89,9 +90,13 @@ def run(run: Run) -> TensorizeResult:
         code = code_files(folder, source.config)
         check_model(source, choices, allow_code=request.allow_code)
         tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
-        ids = _calibration_text(run, folder, options.calibration) if any(choice.method != "plain" for choice in choices) else None
+        calibrated = any(choice.method != "plain" for choice in choices)
+        written = calibrated and options.calibration.data == OWN_TEXT
+        ids = _calibration_text(run, folder, options.calibration) if calibrated and not written else None
         needs = _check_needs(run, source, model_layers, choices, output)
         run.check_cancelled()
+        if written:
+            ids = written_text(run, source, options.calibration, told.warn)
 
         layers = compress_all(run, source, choices, ids, told)
         if code_files(folder, source.config) != code:

@@ -90,6 +90,11 @@ def sections(data: str) -> Iterator[Section]:
     """The sections of `data`, in order, read as they are asked for. Raises UserError when the source is none or cannot be read."""
     if data == BUILTIN:
         return _builtin_sections()
+    if data == OWN_TEXT:
+        raise UserError(
+            "Text that a model writes itself measures nothing: it is for calibration alone (--calibration self).",
+            "Name a .txt or .jsonl file, `builtin`, or a hub data set.",
+        )
     path = Path(data)
     if path.suffix in (".txt", ".jsonl"):
         if not path.is_file():

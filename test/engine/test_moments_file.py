@@ -18,6 +18,7 @@ from bondwise.checkpoint import open_checkpoint
 from bondwise.modelmap import map_model
 from bondwise.moments_file import MomentStore, store_key
 from bondwise.queue import bondwise_home
+from bondwise.schema import CalibrationOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,9 +77,9 @@ def collections(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return over
 
 
-def tensorize(directory: Path, model: Path, rule: dict[str, Any] = RULE, **request: Any) -> dict[str, Any]:
-    options = {"tensorize": [rule], "output": str(directory.with_name(f"{directory.name}-out")), "calibration": TEXT}
-    return finish(make_run(directory, "tensorize", options, model=str(model), **request))
+def tensorize(directory: Path, model: Path, rule: dict[str, Any] = RULE, seed: int = 0, **text: Any) -> dict[str, Any]:
+    options = {"tensorize": [rule], "output": str(directory.with_name(f"{directory.name}-out")), "calibration": {**TEXT, **text}}
+    return finish(make_run(directory, "tensorize", options, model=str(model), seed=seed))
 
 
 def profile(directory: Path, model: Path) -> dict[str, Any]:
@@ -233,8 +234,9 @@ def test_kept_moments_make_the_same_model(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_profile_serves_the_run_after_it(base: Path, tmp_path: Path, collections: list[list[str]]) -> None:
+    """Whatever it measures on: it is calibrated on as many sequences as the run."""
     profile(tmp_path / "profile", base)
-    tensorize(tmp_path / "run", base)
+    tensorize(tmp_path / "run", base, length=32, sequences=CalibrationOptions().sequences)
     profile(tmp_path / "again", base)
     assert len(collections) == 1
 
