@@ -258,8 +258,8 @@ def _site(metric: Tensor, modes: tuple[int, ...], k: int) -> Tensor:
 def _by_site(matrix: Tensor, maps: Sequence[Tensor], modes: tuple[int, ...]) -> Tensor:
     """[rows, Π modes] times ⊗ maps, each [mode, mode]."""
     rows = matrix.shape[0]
-    for k, each in enumerate(maps):
-        matrix = each.mT @ matrix.reshape(rows * math.prod(modes[:k]), modes[k], math.prod(modes[k + 1 :]))
+    for each, mode in zip(maps, modes, strict=True):  # every turn takes the first site and puts it last
+        matrix = matrix.reshape(rows, mode, -1).mT.reshape(-1, mode) @ each
     return matrix.reshape(rows, -1)
 
 
