@@ -54,7 +54,7 @@ export interface MethodQuestion<T extends vscode.QuickPickItem> {
 export async function pickMethod<T extends vscode.QuickPickItem>({ position, placeholder, items, active, scope, otherwise }: MethodQuestion<T>): Promise<Answer<T>> {
   for (;;) {
     const line = textLine(chosenText(scope) ?? otherwise);
-    const all = [...items, { label: vscode.l10n.t('what data-aware learns from'), kind: vscode.QuickPickItemKind.Separator }, line];
+    const all = [...items, { label: vscode.l10n.t('for data-aware'), kind: vscode.QuickPickItemKind.Separator }, line];
     const answer = await pickOne<vscode.QuickPickItem>({ position, placeholder, items: () => all, isAnswer: ({ kind }) => kind !== vscode.QuickPickItemKind.Separator, ...(active ? { active } : {}) });
     if (answer === undefined || answer === BACK) {
       return answer;
@@ -68,9 +68,8 @@ export async function pickMethod<T extends vscode.QuickPickItem>({ position, pla
   }
 }
 
-/** @returns the row that shows a calibration text among the methods. */
-export function textLine(text: string): vscode.QuickPickItem {
-  return { label: vscode.l10n.t('$(book) Text: {0}', describeText(text).replaceAll('$(', '(')), detail: vscode.l10n.t('Choose another: your own file, a hub data set, or what the model writes itself.') };
+function textLine(text: string): vscode.QuickPickItem {
+  return { label: vscode.l10n.t('$(book) Text: {0}', describeText(text).replaceAll('$(', '(')), detail: vscode.l10n.t('Change it: a file, a hub data set, or the model’s own text.') };
 }
 
 export function textItems(current: string): readonly TextItem[] {

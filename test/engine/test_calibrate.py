@@ -293,6 +293,29 @@ def test_a_layer_that_no_token_reaches_is_named(tmp_path: Path) -> None:
         collect(model, [*layers, spare], text())
 
 
+def detached(_module: nn.Module, _arguments: object, output: Tensor) -> Tensor:
+    return output.detach()
+
+
+def detached_inputs(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(argument.detach() for argument in arguments)
+
+
+def test_a_layer_that_no_gradient_reaches_is_named(tmp_path: Path) -> None:
+    """Cut off before the layer, as where what comes before is quantized and not differentiable, and behind it."""
+    layers = layers_of("llama", tmp_path)
+    before, behind = make_tiny_model("llama"), make_tiny_model("llama")
+    before.get_submodule("model.layers.1.input_layernorm").register_forward_hook(detached)
+    behind.get_submodule("model.layers.1.mlp.down_proj").register_forward_pre_hook(detached_inputs)
+    q_proj, up_proj = ([layer for layer in layers if layer.name.endswith(end)] for end in ("1.self_attn.q_proj", "1.mlp.up_proj"))
+    for model, (layer,) in ((before, q_proj), (behind, up_proj)):
+        with pytest.raises(UserError, match=f"no gradient at {layer.name}") as failure:
+            collect_moments(model, [layer], text(), seed=0, progress=nothing, check_cancelled=nothing)
+        assert "--method input" in (failure.value.remedy or "")
+        without = collect_moments(model, [layer], text(), gradients=False, seed=0, progress=nothing, check_cancelled=nothing)
+        assert without[layer.name].gradients is None
+
+
 def test_sequences_longer_than_the_context_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at most 128 tokens"):
         collect(make_tiny_model("llama"), layers_of("llama", tmp_path), text(1, 129))

@@ -138,8 +138,16 @@ def test_little_text_is_said_and_too_little_refused(tmp_path: Path) -> None:
     (warning,) = [event["message"] for event in events(run, "warning") if "calibration" in event["message"]]
     assert "saw 16 tokens" in warning
     (tmp_path / "short.txt").write_text("Not much.")
-    message = fail(weighted_run(tmp_path / "run2", folder, tmp_path / "out2", rule, data=str(tmp_path / "short.txt")))
-    assert "short.txt" in message and "tokens for calibration" in message
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "other.pdf").write_text("")
+    for name, why in {
+        "short.txt": "tokens for calibration",
+        "empty.txt": "has 0 tokens for calibration",
+        "missing.txt": "does not exist",
+        "other.pdf": "neither a .txt nor a .jsonl file",
+    }.items():
+        message = fail(weighted_run(tmp_path / f"run-{name}", folder, tmp_path / "out2", rule, data=str(tmp_path / name)))
+        assert name in message and why in message
 
 
 def test_a_text_is_taken_from_the_run_directory_and_leaves_no_path(tmp_path: Path) -> None:

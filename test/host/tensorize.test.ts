@@ -5,6 +5,7 @@ import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
 import { type Model, openModel } from '../../extension/checkpoint/index.ts';
 import { patternMessage } from '../../extension/commands/pickLayers.ts';
+import { calibrationText, chosenText, dataSetMessage, describeText, textItems } from '../../extension/commands/calibrationText.ts';
 import { chosenBy, requestOf } from '../../extension/commands/tensorize.ts';
 import { checkOutput, denseLayers, describeLayers, outputName, siteItems, targetItems } from '../../extension/commands/tensorizeSteps.ts';
 import { isRunRequest } from '../../extension/protocol/validate.js';
@@ -125,5 +126,27 @@ describe('Tensorize…', () => {
     });
     const quiet = requestOf(chosen, { sites: 'low-rank', method: 'fisher', target: { chi: 4 }, name: 'new', measure: false });
     assert.equal('evaluate' in quiet.options && quiet.options.evaluate, null);
+    assert.deepEqual('calibration' in quiet.options && quiet.options.calibration, { data: 'builtin' });
+  });
+
+  it('names the text that data-aware methods learn from, and offers others', async () => {
+    const scope = vscode.Uri.file(model.folder);
+    const settings = vscode.workspace.getConfiguration('bondwise.calibration');
+    assert.equal(chosenText(scope), undefined);
+    assert.equal(calibrationText(scope), 'builtin');
+    await settings.update('data', '/elsewhere/my.jsonl', vscode.ConfigurationTarget.Global);
+    try {
+      assert.equal(calibrationText(scope), '/elsewhere/my.jsonl');
+    } finally {
+      await settings.update('data', undefined, vscode.ConfigurationTarget.Global);
+    }
+    assert.deepEqual(['builtin', 'self', '/a/b/my.txt', 'org/name'].map(describeText), ['built-in text', 'the model’s own text', 'my.txt', 'data set org/name']);
+    const offered = (current: string) => textItems(current).flatMap(({ text, ask }) => text ?? ask ?? []);
+    assert.deepEqual(offered('builtin'), ['builtin', 'self', 'file', 'hub']);
+    assert.deepEqual(offered('org/name'), ['org/name', 'builtin', 'self', 'file', 'hub']);
+    assert.equal(dataSetMessage('org/name:part'), undefined);
+    for (const id of ['', 'a b', 'a/b/c', 'my.txt']) {
+      assert.equal(dataSetMessage(id)?.severity, Wrong, id);
+    }
   });
 });
