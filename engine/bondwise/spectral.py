@@ -33,8 +33,6 @@ KEEP_STEPS = 50
 """Steps of the fraction of parameters kept, up to as many parameters as the dense layer has."""
 FIRST_RANKS = 16
 """So many of the smallest ranks are all in a curve."""
-ABOVE_DENSE = 14
-"""Steps from there to the exact rank."""
 MPO_KEEPS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 """Where an MPO of interleaved sites, which takes a decomposition for each size, is evaluated when no sizes are asked for."""
 
@@ -81,11 +79,10 @@ def curve(  # noqa: PLR0917 -- the layer, what is known of it, and its sites, in
 
 def low_rank_sizes(out_features: int, in_features: int, chis: Sequence[int] = ()) -> list[int]:
     """Ascending ranks of a curve, the exact rank last: all of the smallest, then even steps of parameters; and `chis`, capped there."""
-    exact = min(out_features, in_features)
-    dense = out_features * in_features / (out_features + in_features)
-    sizes = {*range(1, FIRST_RANKS + 1), *(math.floor(dense * step / KEEP_STEPS) for step in range(1, KEEP_STEPS + 1))}
-    sizes |= {round(dense + (exact - dense) * step / ABOVE_DENSE) for step in range(1, ABOVE_DENSE + 1)}
-    return sorted({min(size, exact) for size in (*sizes, *chis, exact) if size >= 1})
+    exact, both, dense = min(out_features, in_features), out_features + in_features, out_features * in_features
+    # χ (out + in − χ) ≤ step / KEEP_STEPS · out · in
+    steps = {math.floor((both - math.sqrt(both**2 - 4 * dense * step / KEEP_STEPS)) / 2 + 1e-9) for step in range(1, KEEP_STEPS)}
+    return sorted({min(size, exact) for size in (*range(1, FIRST_RANKS + 1), *steps, *chis, exact) if size >= 1})
 
 
 @torch.no_grad()
