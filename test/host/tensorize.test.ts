@@ -58,15 +58,15 @@ describe('Tensorize…', () => {
     const items = siteItems(denseLayers([named(model, 'model.layers.0.mlp.up_proj').layer]));
     assert.deepEqual(items.map(({ sites }) => sites), ['low-rank', 'low-rank', 2, 3, 4, 5]);
     assert.deepEqual(items.map(({ method }) => method), ['fisher', 'plain', 'plain', 'plain', 'plain', 'plain']);
-    assert.match(items[1]?.detail ?? '', /faster than dense below χ 12/);
+    assert.match(items[1]?.detail ?? '', /faster than dense below χ 16/);
     assert.equal(items[2]?.description, '6×4 · 8×4');
   });
 
   it('shows parameters, size, share and speed of each bond dimension, and warns', () => {
     const layers = denseLayers([named(model, 'model.layers.0.mlp.up_proj').layer]);
     const labelled = (label: string, sites: 'low-rank' | 2) => targetItems(layers, sites, '').find(item => item.label === label);
-    assert.equal(labelled('χ 4', 'low-rank')?.description, '33% kept · 256 parameters · 512 B');
-    assert.equal(labelled('χ 4', 'low-rank')?.detail, '256 multiply-adds per token, 33% of dense');
+    assert.equal(labelled('χ 4', 'low-rank')?.description, '31% kept · 240 parameters · 672 B');
+    assert.equal(labelled('χ 4', 'low-rank')?.detail, '240 multiply-adds per token, 31% of dense');
     assert.match(labelled('χ 8', 2)?.detail ?? '', /2\.3 K multiply-adds per token, 3\.0× dense: slower than dense/);
   });
 
@@ -83,7 +83,7 @@ describe('Tensorize…', () => {
       assert.equal(typed(text)?.target, undefined);
       assert.ok(typed(text)?.label.includes(why), `${text}: ${typed(text)?.label ?? ''}`);
     }
-    assert.match(typed('1000')?.detail ?? '', /larger than dense · lossless/);
+    assert.match(typed('1000')?.detail ?? '', /100% of dense · lossless/);
   });
 
   it('proposes a name, and checks the one that is typed', async () => {
