@@ -19,7 +19,8 @@ Three things make it fast.
 3. Steps are in float32, for half the time: what they aim at is not lost with them, as the loss that decides between the result and the
    plain decomposition is in float64.
 
-The loss never rises: a step that would raise it is not taken. A fit takes at most `SWEEPS`·2(n − 1)·`STEPS` steps.
+The loss never rises: a step that would raise it is not taken. A fit takes at most `SWEEPS`·2(n − 1)·`STEPS` steps. Each core is still
+falling when its steps end: more of them would lose less, slowly (twice as many: 7 to 31% less).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SWEEPS = 2
 """There and back along the chain: 2(n − 1) cores are solved for."""
 TOLERANCE = 0.01
 """A sweep that lowers the loss by less than this part of it is the last."""
-STEP_TOLERANCE = 1e-4
+STEP_TOLERANCE = 2e-3
 """A step that lowers the loss by less than this part of it is the last for its core."""
 SITE_RIDGE = 1e-2
 """Of the mean of a site's partial trace, added to its diagonal: channels of padding have no metric."""
