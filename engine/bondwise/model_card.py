@@ -92,7 +92,7 @@ def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | N
         source = _code(calibration.data.rpartition("/")[2])
         source = "written by the model itself" if calibration.data == OWN_TEXT else source
         lines.append(f"Calibration text: {source}, {calibration.sequences:,} sequences of {calibration.length:,} tokens.")
-    if (stability := stability_text(layers)) is not None:
+    if (stability := stability_text(layer.held_out for layer in layers)) is not None:
         lines.append(stability)
     return [*lines, "Nothing was retrained. The relative error is ‖W − Ŵ‖ / ‖W‖ (Frobenius) with the cores as stored."]
 

@@ -6,12 +6,11 @@ import statistics
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
 
     from bondwise.calibrate import Moments
-    from bondwise.schema import LayerFigures
 
 LARGEST_SIDE = 2048
 """Of the shorter side of a layer, for which one more decomposition is worth its time."""
@@ -43,9 +42,9 @@ def held_out(weight: Tensor, made: Tensor, moments: Moments, solve: Callable[[Mo
     return max(1.0, 1 + (other - own) / 2)
 
 
-def stability_text(layers: Sequence[LayerFigures]) -> str | None:
-    """In a sentence, over all layers; None where none has the figure."""
-    found = sorted(layer.held_out for layer in layers if layer.held_out is not None)
+def stability_text(ratios: Iterable[float | None]) -> str | None:
+    """In a sentence, over the `held_out` of all layers; None where none has it."""
+    found = sorted(ratio for ratio in ratios if ratio is not None)
     if not found:
         return None
     return (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bondwise.schema import LayerFigures
 from bondwise.terminal import duration, size, table
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def result_text(result: dict[str, Any]) -> str:
             for side, evaluation in (("Before", original), ("After", compressed))
             if evaluation
         )
-        stability = stability_text([LayerFigures.model_validate(layer) for layer in result["layers"]])
+        stability = stability_text(layer.get("held_out") for layer in result["layers"])
         told = f"\n\n{stability}" if stability else ""
         return f"{table(rows)}{told}{samples}\n\nWrote {result['output']} in {seconds}."
     if result["kind"] == "profile":
