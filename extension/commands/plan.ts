@@ -129,7 +129,7 @@ export async function writePlan(environment: Environment, wanted: Wanted, file: 
 export function planArguments({ folder, profile, target, exclude, method, calibration }: Wanted): readonly string[] {
   // In one word each: a pattern may begin with a dash.
   const excluded = exclude === undefined ? [] : exclude.length === 0 ? ['--exclude-nothing'] : exclude.map(pattern => `--exclude=${pattern}`);
-  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...(calibration === undefined ? [] : ['--calibration', calibration]), ...excluded];
+  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...(calibration === undefined ? [] : [`--calibration=${calibration}`]), ...excluded];
 }
 
 function questionOf(first: unknown): PlanQuestion | undefined {

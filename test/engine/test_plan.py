@@ -23,7 +23,20 @@ from bondwise.plan import Request, default_exclusions, make_plan, parse_target
 from bondwise.plan_file import read_plan, run_options, to_text, without_comments, write_plan
 from bondwise.plan_summary import measured_text
 from bondwise.predict import Point, loss_tables
-from bondwise.schema import BaseModelRef, Budget, Cell, Curve, Figure, Method, PlanFile, ProfileLayer, Sensitivity, TensorizeRule
+from bondwise.schema import (
+    BaseModelRef,
+    Budget,
+    CalibrationOptions,
+    Cell,
+    Curve,
+    Figure,
+    Method,
+    PlanFile,
+    ProfileLayer,
+    Sensitivity,
+    TensorizeRule,
+)
+from bondwise.text import calibration_sequences
 
 BASE = 2.0
 """Mean loss of the made-up baselines, nats."""
@@ -263,6 +276,8 @@ def test_a_plan_with_another_method_says_so_in_every_rule(model: Path, tmp_path:
     assert file is not None and file.budget is not None and file.calibration is not None
     assert file.budget.method == "fisher" and {rule.method for rule in file.tensorize} == {"fisher"}
     assert file.calibration.data == profile.data
+    # The very text that the profile's curves were calibrated on: so its moments serve the run.
+    assert (file.calibration.length, file.calibration.sequences) == (profile.length, calibration_sequences(profile.sequences))
     write_plan(plan_path, file)
     assert read_plan(plan_path) == file
     _, options = run_options(plan_path, file)
@@ -271,6 +286,9 @@ def test_a_plan_with_another_method_says_so_in_every_rule(model: Path, tmp_path:
     _, file = make_plan(Request(model, path, "85%", method="input"), plan_path)
     assert file is not None and file.calibration is not None and file.calibration.data == "../mine.txt"
     assert run_options(plan_path, file)[1]["calibration"]["data"] == str(tmp_path / "mine.txt")
+    for asked, data in {"self": "self", str(tmp_path / "other.txt"): "../other.txt"}.items():
+        _, file = make_plan(Request(model, path, "85%", method="fisher", calibration=asked), plan_path)
+        assert file is not None and file.calibration == CalibrationOptions(data=data)
     path = write_profile(tmp_path, profile.model_copy(update={"sites": 3}))
     assert "made with 3 sites" in str(refused(Request(model, path, "85%", method="fisher")))
 

@@ -101,6 +101,7 @@ describe('Plan Compression…', () => {
     assert.deepEqual(planArguments({ ...wanted, exclude: [] }).slice(5), ['--exclude-nothing']);
     assert.deepEqual(planArguments({ ...wanted, exclude: ['-x', 'y'] }).slice(5), ['--exclude=-x', '--exclude=y']);
     assert.deepEqual(planArguments({ ...wanted, method: 'fisher' }).slice(5), ['--method', 'fisher']);
+    assert.deepEqual(planArguments({ ...wanted, method: 'fisher', calibration: 'self' }).slice(5), ['--method', 'fisher', '--calibration=self']);
   });
 
   it('checks the name of the file', async () => {
