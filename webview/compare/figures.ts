@@ -141,7 +141,7 @@ export const COLUMNS: readonly Column[] = [
   },
 ];
 
-const METHODS = { plain: 'plain', input: 'by inputs', fisher: 'data-aware' } as const;
+const METHODS = { plain: 'plain', input: 'by inputs', fisher: 'data-aware', sequential: 'in sequence' } as const;
 
 function methodText(layer: LayerFigures): string {
   return METHODS[layer.method ?? 'plain'];
