@@ -104,7 +104,6 @@ class Frame:
     ) -> None:
         rows, columns = math.prod(out_modes), math.prod(in_modes)
         self._out_modes, self._in_modes = tuple(out_modes), tuple(in_modes)
-        self.sizes = [out_mode * in_mode for out_mode, in_mode in zip(out_modes, in_modes, strict=True)]
         if by_output is None and rows > weight.shape[0]:
             by_output = torch.eye(weight.shape[0], dtype=torch.float64, device=weight.device)
         self._scale = float(weight.square().mean().sqrt()) or 1.0
@@ -116,12 +115,11 @@ class Frame:
         if by_output is not None:
             self._by_output, self._output_maps = _whitened(by_output, self._out_modes)
             padded = _by_site(padded.mT, self._output_maps, self._out_modes).mT
-        self._weight = padded
         self.weight = self._to_sites(padded.float())  # [Π out_k·in_k], sites in order
 
     def start(self, bonds: Sequence[int]) -> list[Tensor]:
         """The plain decomposition in these coordinates."""
-        found = mpo.decompose(self._weight.float(), self._out_modes, self._in_modes, chi=bonds)
+        found = mpo.decompose(self._to_matrix(self.weight), self._out_modes, self._in_modes, chi=bonds)
         return [core.float() for core in found.cores]
 
     def enter(self, cores: Sequence[Tensor]) -> list[Tensor]:
@@ -146,7 +144,7 @@ class Frame:
         return self._to_sites(matrix if self._by_output is None else self._by_output @ matrix)
 
     def _to_sites(self, matrix: Tensor) -> Tensor:
-        sites = len(self.sizes)
+        sites = len(self._out_modes)
         pairs = [index for k in range(sites) for index in (k, sites + k)]
         return matrix.reshape(*self._out_modes, *self._in_modes).permute(pairs).reshape(-1)
 

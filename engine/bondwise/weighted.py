@@ -65,9 +65,9 @@ def predicted_loss(change: Tensor, inputs: Tensor, gradients: Tensor) -> float:
 
 
 def half_norm(change: Tensor, by_input: Tensor, by_output: Tensor | None) -> float:
-    """½ tr(G ΔW S ΔWᵀ) of a change ΔW [out, in] and two metrics, all float64; None is the unit matrix."""
+    """½ tr(G ΔW S ΔWᵀ) of a change ΔW [out, in] and two metrics, all float64; None is the unit matrix. NaN where the change has one."""
     left = change if by_output is None else by_output @ change
-    return max(0.0, float((left * (change @ by_input)).sum()) / 2)
+    return max(float((left * (change @ by_input)).sum()) / 2, 0.0)  # in this order NaN stays
 
 
 def metrics(weight: Tensor, inputs: Tensor, gradients: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -165,6 +165,19 @@ def test_low_rank_sites_get_the_exact_solution_and_fits_stay_above_it() -> None:
     assert exact * (1 - 1e-6) <= reached < 2 * exact < loss_of(given, mpo.decompose(given.weight, *turned, chi=6))
 
 
+def test_a_fit_that_went_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = problem(24, 36)
+    modes = SHAPES["three sites"]
+    plain = mpo.contract(mpo.decompose(given.weight, *modes, chi=5).cores)
+    for wrong in (-1e3, float("nan")):
+
+        def spoil(fit: als.Fit, factor: float = wrong) -> None:
+            fit.cores[0] = fit.cores[0] * factor
+
+        monkeypatch.setattr(als.Fit, "run", spoil)
+        torch.testing.assert_close(mpo.contract(fitted(given, modes, 5).cores), plain)
+
+
 def test_moments_of_few_tokens_silent_channels_and_zero_moments() -> None:
     modes = SHAPES["three sites"]
     few = problem(24, 36, tokens=5)
