@@ -307,9 +307,10 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
 def _add_method(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--method",
-        choices=["plain", "input", "fisher"],
+        choices=["plain", "input", "fisher", "sequential"],
         default="plain",
-        help="cores from the weight alone (default), or for low rank weighted by inputs, or by inputs and loss gradients",
+        help="cores from the weight alone (default), or weighted by inputs, or by inputs and loss gradients, on a calibration text; "
+        "sequential: so, each layer fitted to what the compressed ones before it hand on",
     )
 
 

@@ -15,6 +15,7 @@ from bondwise.calibration import Wanted, each_moments
 from bondwise.checkpoint import BITS, Checkpoint, check_finite
 from bondwise.device import device_memory
 from bondwise.errors import UserError
+from bondwise.full_update import compress_in_sequence
 from bondwise.layer_files import layer_key, layer_path, load_figures, save_layer
 from bondwise.layers import contract_stored, costs, stored_tensors
 from bondwise.loading import load_model
@@ -25,17 +26,20 @@ from bondwise.text import fingerprint
 from bondwise.weighted import predicted_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from bondwise.calibrate import Moments
-    from bondwise.modelmap import Layer
+    from bondwise.modelmap import Layer, ModelMap
     from bondwise.resolve import Choice
     from bondwise.run import Run
     from bondwise.told import Told
+
+TWO_SIDED = ("fisher", "sequential")
+"""Methods that weigh a layer by its inputs and by the loss gradients at its outputs."""
 
 
 class Layers(NamedTuple):
@@ -46,21 +50,21 @@ class Layers(NamedTuple):
     figures: list[LayerFigures]
 
 
-def compress_all(run: Run, source: Checkpoint, choices: list[Choice], ids: Tensor | None, told: Told) -> Layers:
+def compress_all(run: Run, source: Checkpoint, model_map: ModelMap, choices: list[Choice], ids: Tensor | None, told: Told) -> Layers:  # noqa: PLR0917 -- what was asked for, in the order it is found
     """Decomposes the layers that no earlier process of this run has finished.
 
     `ids` are the token ids [sequences, length] int64 of the calibration text; None where no choice needs them. Raises UserError for
     weights, moments or cores that are not finite, and for a layer that no token of the text reaches.
     """
-    work = _Work(run, source, choices, ids, told)
+    work = Work(run, source, choices, ids, told)
     run.phase("Decomposing layers")
     work.take_finished()
     plain = [choice for choice in work.left() if choice.method == "plain"]
     for choice in plain:
         work.make(choice, None)
-    weighted = work.left()
-    if weighted:
-        _compress_weighted(work, weighted)
+        work.tell()
+    if work.left():
+        _compress_calibrated(work, model_map)
         release_freed_memory()  # of the model, before the next ones are loaded
     found = [work.figures[choice.layer.name] for choice in choices]
     grown = [figures.name for choice, figures in zip(choices, found, strict=True) if choice.error is not None and figures.keep >= 1]
@@ -69,7 +73,9 @@ def compress_all(run: Run, source: Checkpoint, choices: list[Choice], ids: Tenso
     return Layers(choices, [work.paths[choice.layer.name] for choice in choices], found)
 
 
-class _Work:
+class Work:
+    """The layers of a run, and which of them are finished."""
+
     def __init__(self, run: Run, source: Checkpoint, choices: list[Choice], ids: Tensor | None, told: Told) -> None:
         self.run, self.source, self.ids, self.told = run, source, ids, told
         self.choices = choices
@@ -77,7 +83,10 @@ class _Work:
         self.figures: dict[str, LayerFigures] = {}
         text = "" if ids is None else f"{fingerprint(ids)} {run.request.seed}"
         model = source.fingerprint()
-        self._keys = {choice.layer.name: layer_key(model, choice, text) for choice in choices}
+        # What is made in sequence depends on all that the other layers become.
+        others = " ".join(layer_key(model, choice, text) for choice in choices)
+        texts = {"sequential": f"{text} {others}"}
+        self._keys = {choice.layer.name: layer_key(model, choice, texts.get(choice.method, text)) for choice in choices}
 
     def left(self) -> list[Choice]:
         return [choice for choice in self.choices if choice.layer.name not in self.figures]
@@ -88,46 +97,58 @@ class _Work:
             name = choice.layer.name
             if (done := load_figures(self.paths[name], self._keys[name])) is not None:
                 self.told.layer(done, again=False)
-                self._add(done)
+                self.figures[name] = done
+        self.tell()
 
-    def make(self, choice: Choice, moments: Moments | None) -> LayerFigures:
+    def make(self, choice: Choice, moments: Moments | None, target: Tensor | None = None) -> LayerFigures:
+        """As `compress_layer`; the layer is finished then."""
         self.run.check_cancelled()
         name = choice.layer.name
-        tensors, figures = compress_layer(self.source, choice, self.run.device, moments)
+        tensors, figures = compress_layer(self.source, choice, self.run.device, moments, target)
         save_layer(self.paths[name], self._keys[name], tensors, figures)
         self.told.layer(figures, again=True)
-        self._add(figures)
+        self.figures[name] = figures
         release_freed_memory()
         return figures
 
-    def _add(self, figures: LayerFigures) -> None:
-        self.figures[figures.name] = figures
+    def tell(self) -> None:
         self.run.progress(len(self.figures), len(self.choices), "layers")
 
 
-def _compress_weighted(work: _Work, choices: Sequence[Choice]) -> None:
+def _compress_calibrated(work: Work, model_map: ModelMap) -> None:
     run = work.run
     request = cast("TensorizeRequest", run.request)
-    assert work.ids is not None
 
-    def model() -> PreTrainedModel:
+    def load() -> PreTrainedModel:
         run.phase(f"Loading {work.source.folder.name}")
         return load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
 
+    def room() -> int:
+        return device_memory(run.device).free // 2
+
+    if weighted := [choice for choice in work.left() if choice.method != "sequential"]:
+        _compress_weighted(work, weighted, load, room)
+    if work.left():
+        compress_in_sequence(work, model_map, load, room)
+
+
+def _compress_weighted(work: Work, choices: Sequence[Choice], load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:
+    assert work.ids is not None
     by_name = {choice.layer.name: choice for choice in choices}
     short: list[tuple[Layer, int, float]] = []
     for name, moments in each_moments(
-        run,
+        work.run,
         work.source,
         work.ids,
-        [Wanted(choice.layer, gradients=choice.method == "fisher") for choice in choices],
-        model=model,
-        room=lambda: device_memory(run.device).free // 2,
+        [Wanted(choice.layer, gradients=choice.method in TWO_SIDED) for choice in choices],
+        model=load,
+        room=room,
         warn=work.told.warn,
         work="Decomposing layers",
     ):
         choice = by_name[name]
         elsewhere = work.make(choice, moments).held_out or 1.0
+        work.tell()
         if moments.tokens < choice.layer.shape[1] or elsewhere > TOO_MUCH:
             short.append((choice.layer, moments.tokens, elsewhere))
     if short:
@@ -144,11 +165,13 @@ def _little_text(short: Sequence[tuple[Layer, int, float]]) -> str:
     )
 
 
-def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Moments | None) -> tuple[dict[str, Tensor], LayerFigures]:
+def compress_layer(
+    source: Checkpoint, choice: Choice, device: str, moments: Moments | None, target: Tensor | None = None
+) -> tuple[dict[str, Tensor], LayerFigures]:
     """Reads and decomposes one layer: its tensors as they are stored, on the CPU, and its figures, which are those of the stored cores.
 
-    `moments` are needed by every method but the plain one. Raises UserError when the weight, or a core in the checkpoint's dtype, is not
-    finite.
+    `moments` are needed by every method but the plain one. `target` [out, in] is decomposed in the place of the weight. Raises UserError
+    when the weight, or a core in the checkpoint's dtype, is not finite.
     """
     started = time.perf_counter()
     layer = choice.layer
@@ -156,7 +179,8 @@ def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Mom
     check_finite(layer.tensors[0], weight)
     dtype = weight.dtype
     weight = (weight.mT if layer.transposed else weight).to(device)  # [out, in]
-    decomposed = _decompose(choice, weight, moments)
+    target = weight if target is None else target
+    decomposed = _decompose(choice, target, moments)
     tensors = stored_tensors(decomposed, dtype)
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
@@ -177,8 +201,8 @@ def compress_layer(source: Checkpoint, choice: Choice, device: str, moments: Mom
         original_bytes=choice.dense_parameters * bits // 8,
         keep=counted.parameters / choice.dense_parameters,
         relative_error=mpo.relative_error(weight, product),
-        loss=None if choice.method != "fisher" else _predicted(weight - product, moments),
-        held_out=None if moments is None else _held_out(choice, weight, product, moments),
+        loss=_predicted(target.to(product) - product, moments) if choice.method in TWO_SIDED else None,
+        held_out=None if moments is None else _held_out(choice, target, product, moments),
         multiply_adds=counted.multiply_adds,
         original_multiply_adds=choice.dense_parameters,
         seconds=time.perf_counter() - started,
@@ -195,7 +219,7 @@ def _held_out(choice: Choice, weight: Tensor, product: Tensor, moments: Moments)
         return mpo.contract(_decompose(choice, weight, half).cores)[: weight.shape[0], : weight.shape[1]]
 
     # Moments read for another layer's gradients would weigh what this method did not.
-    used = moments if choice.method == "fisher" else replace(moments, gradients=None)
+    used = moments if choice.method in TWO_SIDED else replace(moments, gradients=None)
     return held_out(weight, product, used, solve)
 
 
@@ -204,7 +228,7 @@ def _decompose(choice: Choice, weight: Tensor, moments: Moments | None) -> mpo.M
         target: dict[str, Any] = {"chi": choice.bond_dims} if choice.error is None else {"error": choice.error}
         return mpo.decompose(weight, choice.out_modes, choice.in_modes, **target)
     assert moments is not None
-    gradients = moments.gradients if choice.method == "fisher" else None
+    gradients = moments.gradients if choice.method in TWO_SIDED else None
     try:
         return als.decompose(weight, choice.out_modes, choice.in_modes, moments.inputs, gradients, chi=choice.bond_dims)
     except ValueError as failure:

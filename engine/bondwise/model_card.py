@@ -23,6 +23,7 @@ METHODS: dict[Method, str] = {
     "input": "factored so that the layer's outputs on the calibration text change least (SVD-LLM, Wang et al. 2025)",
     "fisher": "factored so that ½ tr(G ΔW S ΔWᵀ) is least, S the second moment of the layer's inputs on the calibration text and G that of "
     "the loss gradients at its outputs (K-FAC, Martens and Grosse 2015)",
+    "sequential": "fitted, block by block, to what the compressed layers before it hand on, and then factored as with `fisher`",
 }
 
 

@@ -154,7 +154,7 @@ def _points(curve: Curve, method: Method, ratios: Sequence[_Ratio], correction: 
 
 
 def _losses(curve: Curve, method: Method) -> list[float]:
-    return {"plain": curve.plain, "input": curve.input, "fisher": curve.fisher}[method]
+    return {"plain": curve.plain, "input": curve.input}.get(method, curve.fisher)
 
 
 def _ratio_at(log_chi: float, ratios: Sequence[_Ratio], correction: Correction) -> tuple[float, float, float]:

@@ -36,11 +36,12 @@ LayerState = Literal["dense", "mpo", "quantized"]
 LayerGroup = Literal["attention", "mlp", "other"]
 
 
-Method = Literal["plain", "input", "fisher"]
+Method = Literal["plain", "input", "fisher", "sequential"]
 """How cores are found."""
 METHOD_HELP = (
     "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
-    "inputs and the loss gradients at its outputs (`fisher`)."
+    "inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers "
+    "before it hand on (`sequential`)."
 )
 
 

@@ -82,8 +82,8 @@ def run(run: Run) -> TensorizeResult:
     atomic.remove_temporaries(run.checkpoints)
     with CheckpointWriter(output, folder) as writer:
         source = open_checkpoint(folder, allow_code=request.allow_code)
-        model_layers = map_model(source).layers
-        choices = resolve(model_layers, options.tensorize)
+        model_map = map_model(source)
+        choices = resolve(model_map.layers, options.tensorize)
         told = Told(run)
         for warning in (not_smaller(choices), slower(choices)):
             told.warn(warning)
@@ -93,12 +93,12 @@ def run(run: Run) -> TensorizeResult:
         calibrated = any(choice.method != "plain" for choice in choices)
         written = calibrated and options.calibration.data == OWN_TEXT
         ids = _calibration_text(run, folder, options.calibration) if calibrated and not written else None
-        needs = _check_needs(run, source, model_layers, choices, output)
+        needs = _check_needs(run, source, model_map.layers, choices, output)
         run.check_cancelled()
         if written:
             ids = written_text(run, source, options.calibration, told.warn)
 
-        layers = compress_all(run, source, choices, ids, told)
+        layers = compress_all(run, source, model_map, choices, ids, told)
         if code_files(folder, source.config) != code:
             raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
         _write(run, writer, source, layers, code)

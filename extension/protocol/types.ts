@@ -88,9 +88,9 @@ export interface Budget {
    */
   ceiling?: number;
   /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`).
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
    */
-  method?: 'plain' | 'input' | 'fisher';
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
 }
 /**
  * The text that the methods `input` and `fisher` learn from.
@@ -225,7 +225,7 @@ export interface Predicted {
  */
 export interface LayerFigures {
   name: string;
-  method?: 'plain' | 'input' | 'fisher';
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
   out_modes: number[];
   in_modes: number[];
   /**
@@ -838,9 +838,9 @@ export interface Budget1 {
    */
   ceiling?: number;
   /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`).
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
    */
-  method?: 'plain' | 'input' | 'fisher';
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
 }
 /**
  * What the planner expects of the whole model.
@@ -888,9 +888,9 @@ export interface TensorizeRule {
   out_modes?: number[] | null;
   in_modes?: number[] | null;
   /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`).
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
    */
-  method?: 'plain' | 'input' | 'fisher';
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
 }
 /**
  * The text for the methods `input` and `fisher`.

@@ -97,6 +97,43 @@ def test_the_weighted_methods_lose_less_than_the_plain_one(architecture: str, tm
     AutoModelForCausalLM.from_pretrained(tmp_path / "out-fisher", trust_remote_code=True)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2", "mixtral"])
+def test_in_sequence_less_is_lost_on_the_calibration_text(architecture: str, tmp_path: Path) -> None:
+    """KL of the whole model to the original on the very text; Mixtral's fused experts stay as they are."""
+    folder = save_tiny_model(architecture, tmp_path / "base")
+    layers = ["*attn*"] if architecture == "mixtral" else ["*"]
+    ids = token_sequences(make_tokenizer(), "builtin", "calibration", **TEXT)
+    lost: dict[str, float] = {}
+    for method in ("fisher", "sequential"):
+        result = finish(
+            weighted_run(tmp_path / method, folder, tmp_path / f"out-{method}", {"layers": layers, "chi": 12, "method": method})
+        )
+        assert {layer["method"] for layer in result["layers"]} == {method}
+        with torch.no_grad():
+            made, original = (load_model(one)(input_ids=ids).logits.log_softmax(-1) for one in (tmp_path / f"out-{method}", folder))
+        lost[method] = float((original.exp() * (original - made)).sum(-1).mean())
+    assert lost["sequential"] < 0.95 * lost["fisher"]
+
+
+def test_what_is_made_in_sequence_goes_on_after_a_stop_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    rules = [
+        {"layers": ["*.0.*.q_proj"], "chi": 5, "method": "plain"},
+        {"layers": ["*.o_proj"], "chi": 6, "method": "input"},
+        {"layers": ["*"], "chi": 7, "method": "sequential"},
+    ]
+    finish(weighted_run(tmp_path / "whole", folder, tmp_path / "one", *rules))
+    stopped = weighted_run(tmp_path / "stopped", folder, tmp_path / "two", *rules)
+    cancel_after_layer(stopped, 9, monkeypatch)  # in the second block
+    (stopped / "cancel").unlink()
+    before = sorted(path.name for path in (stopped / "checkpoints").glob("*.safetensors"))
+    result = finish(stopped)
+    assert 4 < len(before) < len(result["layers"])
+    assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
+    told = [event["layer"]["name"] for event in events(stopped, "layer")]
+    assert sorted(told) == sorted(layer["name"] for layer in result["layers"])
+
+
 def test_methods_mix_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny_model("llama", tmp_path / "base")
     rules = (

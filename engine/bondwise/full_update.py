@@ -1,0 +1,79 @@
+"""The layers of the method `sequential` of a run: the model is walked block by block, and each layer is made of what reaches it there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from bondwise.calibrate import Moments
+from bondwise.calibration import Wanted, each_moments
+from bondwise.errors import UserError
+from bondwise.layer_files import read_tensors
+from bondwise.layers import contract_stored
+from bondwise.replay import layer_module
+from bondwise.sequential import walk_and_update
+from bondwise.walk import Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from bondwise.compress import Work
+    from bondwise.modelmap import Layer, ModelMap
+
+
+def compress_in_sequence(work: Work, model_map: ModelMap, load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:
+    """Makes the layers of `work` that are left, all of the method `sequential`; those that are finished are taken as they are.
+
+    The loss gradients are those of the original model. Raises UserError as `collect_moments` and `walk_and_update`.
+    """
+    assert work.ids is not None
+    loaded: list[PreTrainedModel] = []
+
+    def model() -> PreTrainedModel:
+        if not loaded:
+            loaded.append(load())
+        return loaded[0]
+
+    gradients: dict[str, Tensor] = {}
+    for name, moments in each_moments(
+        work.run,
+        work.source,
+        work.ids,
+        [Wanted(choice.layer) for choice in work.left()],
+        model=model,
+        room=room,
+        warn=work.told.warn,
+        work="Taking the gradients of the loss",
+    ):
+        gradients[name] = cast("Tensor", moments.gradients)
+    work.run.phase("Compressing block by block")
+    by_name = {choice.layer.name: choice for choice in work.choices}
+    tokens = work.ids.numel()
+
+    def make(layer: Layer, wanted: Tensor, inputs: Tensor) -> Tensor:
+        choice = by_name[layer.name]
+        if layer.name not in work.figures:
+            work.make(choice, Moments(inputs, gradients.pop(layer.name), tokens), target=wanted)
+        stored = {name: tensor.to(wanted.device) for name, tensor in read_tensors(work.paths[layer.name]).items()}
+        made = contract_stored(stored, choice.out_modes, choice.in_modes, work.figures[layer.name].bond_dims, *layer.shape)
+        return made.to(wanted.dtype)
+
+    walk_and_update(
+        Walk(model(), model_map.container, work.ids),
+        [layer for layer in model_map.layers if _is_module(model(), layer)],
+        by_name.keys(),
+        make,
+        progress=lambda done, total: work.run.progress(done, total, "blocks"),
+        check_cancelled=work.run.check_cancelled,
+    )
+
+
+def _is_module(model: PreTrainedModel, layer: Layer) -> bool:
+    """Not so of experts that transformers fuses."""
+    try:
+        layer_module(model, layer)
+    except (ValueError, UserError):
+        return False
+    return True
