@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections import Counter
@@ -30,6 +31,8 @@ def content(path: Path) -> dict[str, Any]:
 
 def main(model: Path, work: Path, moments: int) -> None:
     def make(name: str) -> tuple[Path, Path]:
+        # A home of its own: moments that another run has kept would leave less to be killed in.
+        os.environ["BONDWISE_HOME"] = str(work / name / "home")
         output = work / name / "out.sensitivity.json"
         options = {"output": str(output), "keep": [0.3, 0.7], "length": 32, "sequences": 4, "precision": 0.2}
         return make_run(work / name / "run", "profile", options, model=str(model)), output
