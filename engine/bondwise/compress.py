@@ -21,7 +21,7 @@ from bondwise.layers import contract_stored, costs, stored_tensors
 from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
-from bondwise.stability import TOO_MUCH, held_out
+from bondwise.stability import held_out, needs_more_text
 from bondwise.text import fingerprint
 from bondwise.weighted import predicted_loss
 
@@ -147,10 +147,10 @@ def _compress_weighted(work: Work, choices: Sequence[Choice], load: Callable[[],
         work="Decomposing layers",
     ):
         choice = by_name[name]
-        elsewhere = work.make(choice, moments).held_out or 1.0
+        made = work.make(choice, moments)
         work.tell()
-        if moments.tokens < choice.layer.shape[1] or elsewhere > TOO_MUCH:
-            short.append((choice.layer, moments.tokens, elsewhere))
+        if moments.tokens < choice.layer.shape[1] or needs_more_text(made.held_out, made.loss):
+            short.append((choice.layer, moments.tokens, made.held_out or 1.0))
     if short:
         work.told.warn(_little_text(short))
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 LARGEST_SIDE = 2048
 """Of the shorter side of a layer, for which one more decomposition is worth its time."""
 TOO_MUCH = 2.0
-"""Times what is lost on the calibration text: a layer above this is said to need more of it."""
+"""Times what is lost on the calibration text: a layer above this is said to need more of it,"""
+SLIGHT = 1e-3
+"""unless what other text loses more is below this, nats per token."""
 
 
 def held_out(weight: Tensor, made: Tensor, moments: Moments, solve: Callable[[Moments], Tensor]) -> float | None:
@@ -40,6 +42,11 @@ def held_out(weight: Tensor, made: Tensor, moments: Moments, solve: Callable[[Mo
         return None
     own, other = (of_half / of_whole for of_half, of_whole in losses)
     return max(1.0, 1 + (other - own) / 2)
+
+
+def needs_more_text(ratio: float | None, loss: float | None) -> bool:
+    """Whether a layer with this `held_out` needs more text. `loss` is what it loses on the calibration text, nats per token, if known."""
+    return ratio is not None and ratio > TOO_MUCH and (loss is None or loss * (ratio - 1) > SLIGHT)
 
 
 def stability_text(ratios: Iterable[float | None]) -> str | None:

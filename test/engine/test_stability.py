@@ -10,7 +10,7 @@ import torch
 
 from bondwise import mpo, stability
 from bondwise.calibrate import Half, Moments, halves
-from bondwise.stability import held_out, stability_text
+from bondwise.stability import held_out, needs_more_text, stability_text
 from bondwise.weighted import decompose_weighted, predicted_loss
 
 if TYPE_CHECKING:
@@ -94,6 +94,14 @@ def test_there_is_no_figure_without_halves_loss_or_for_large_layers(monkeypatch:
     assert held_out(weight, weight, moments, lambda half: weight) is None
     monkeypatch.setattr(stability, "LARGEST_SIDE", 23)
     assert estimated(moments) is None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "loss", "needs"),
+    [(None, 1.0, False), (1.9, 1.0, False), (2.1, 1.0, True), (2.1, None, True), (9.0, 1e-4, False), (20.0, 1e-4, True)],
+)
+def test_a_layer_needs_more_text_where_that_matters(ratio: float | None, loss: float | None, needs: bool) -> None:
+    assert needs_more_text(ratio, loss) is needs
 
 
 def test_a_sentence_over_all_layers() -> None:
