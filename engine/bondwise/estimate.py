@@ -80,6 +80,9 @@ def estimate(
     if weighted:
         moments = max(moment_bytes(*choice.layer.shape) for choice in weighted)
         calibrate = moments + backward_bytes(checkpoint, layers, length=request.calibration.length, vocabulary=vocabulary, item=item)
+    if any(choice.method == "sequential" for choice in choices):
+        tokens_walked = request.calibration.sequences * request.calibration.length
+        calibrate = max(calibrate, item * checkpoint.parameters + walk_bytes(layers, choices, tokens=tokens_walked))
     # The logits in the model's dtype, twice where a cap or a scale makes another copy, and the float32 pieces of the loss and of KL.
     outputs = 0 if options is None else vocabulary * (2 * options.length * item + 5 * 4 * CHUNK) + SLACK
     stored = sum(choice.bytes for choice in choices)
@@ -101,6 +104,17 @@ def backward_bytes(checkpoint: Checkpoint, layers: Sequence[Layer], *, length: i
     outputs = vocabulary * (4 * length * max(item, 4) + 5 * 4 * CHUNK)
     activations = ACTIVATIONS * item * length * sum(sum(layer.shape) for layer in layers)
     return item * checkpoint.parameters + outputs + activations + SLACK
+
+
+def walk_bytes(layers: Sequence[Layer], choices: Sequence[Choice], *, tokens: int) -> int:
+    """Memory for walking these linear layers block by block: the moments of the gradients of all that are made in sequence, what the layers
+    of a block read of so many tokens, and the states of both models between and inside it."""
+    gradients = sum(4 * choice.layer.shape[0] ** 2 for choice in choices if choice.method == "sequential")
+    of_block: dict[int, int] = {}
+    for layer in layers:
+        of_block[layer.block] = of_block.get(layer.block, 0) + layer.shape[1]
+    states = 6 * max((min(layer.shape) for layer in layers), default=0)
+    return gradients + 4 * tokens * (max(of_block.values(), default=0) + states) + SLACK
 
 
 def moment_bytes(out_features: int, in_features: int) -> int:

@@ -16,7 +16,7 @@ from bondwise.errors import UserError
 from bondwise.evaluate import _exp
 from bondwise.first_order import first_order
 from bondwise.harness import TASK, Harness
-from bondwise.paired import Reference, Samples, Spreads, reference, score
+from bondwise.paired import Reference, Samples, Spread, reference, score
 from bondwise.predict import _predicted
 from bondwise.profile_places import asked_sizes, rounds, spread
 from bondwise.replay import Replay, is_transposed, layer_module
@@ -121,6 +121,8 @@ def measure(work: Work, places: Sequence[Place]) -> None:
     longest = sum(len(sizes) * (1 - place.layer.block / (depth + 1)) for place, sizes in todo) * seconds * len(work.ids)
     work.run.phase(f"Measuring {left:,} cells, at most {duration(longest)}")
     cells = _Cells(work, replay, references, decomposed, slopes)
+    for cell in work.book.cells.values():
+        cells.spread.learn(cell)
     for place, sizes in todo:
         work.run.progress(total - left, total, "cells")
         for cell in cells.of(place, sizes):
@@ -194,7 +196,7 @@ class _Cells:
     references: list[Reference]
     decomposed: Decomposed
     slopes: dict[tuple[str, int], list[float]]
-    spreads: Spreads = field(default_factory=Spreads)
+    spread: Spread = field(default_factory=Spread)
 
     def of(self, place: Place, sizes: Sequence[Size]) -> Iterator[Cell]:
         """The cells of one layer, each as soon as it needs no more sequences."""
@@ -214,12 +216,15 @@ class _Cells:
                 seconds |= {size: seconds[size] + spent for size in group}
             for size in [size for size, samples in going.items() if samples.enough(work.options.metric, work.options.precision)]:
                 samples = going.pop(size)
-                samples.teach()
                 try:
                     precision = 0.0 if len(samples.scores) == samples.total else work.options.precision
-                    yield _cell(place, size, samples.figures(), len(samples.scores), precision, seconds[size])
+                    spread = samples.relative_variance(work.options.metric)
+                    cell = _cell(place, size, samples.figures(), len(samples.scores), precision, seconds[size], spread)
                 except ValueError as failure:
                     work.told.warn(f"{place.layer.name} at χ {size.chi} is left out: {failure}.")
+                else:
+                    self.spread.learn(cell)
+                    yield cell
 
     def _logits(self, number: int, layer: Layer, weights: list[Tensor]) -> Iterator[Tensor]:
         """[length, vocabulary] of each variant."""
@@ -234,7 +239,7 @@ class _Cells:
     def _samples(self, place: Place, size: Size, ratio: float) -> Samples:
         book, name = self.work.book, place.layer.name
         slopes = self.slopes.get((name, size.chi))
-        return Samples(len(self.work.ids), book.baseline["loss"], slopes, ratio * _predicted(book.curves[name], size.chi), self.spreads)
+        return Samples(len(self.work.ids), book.baseline["loss"], slopes, ratio * _predicted(book.curves[name], size.chi), self.spread)
 
     def _ratio(self, place: Place) -> float:
         """Measured to predicted rise beyond the first order, the median over the layer's cells; 1 before there is one."""
@@ -277,7 +282,9 @@ def measure_task(work: Work, places: Sequence[Place]) -> None:
 # --- pure ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _cell(place: Place, size: Size, figures: dict[str, Figure], sequences: int, precision: float, seconds: float) -> Cell:  # noqa: PLR0917 -- its fields
+def _cell(  # noqa: PLR0917 -- its fields
+    place: Place, size: Size, figures: dict[str, Figure], sequences: int, precision: float, seconds: float, spread: float | None = None
+) -> Cell:
     return Cell(
         layer=place.layer.name,
         chi=size.chi,
@@ -288,6 +295,7 @@ def _cell(place: Place, size: Size, figures: dict[str, Figure], sequences: int, 
         sequences=sequences,
         precision=precision,
         seconds=seconds,
+        spread=spread,
     )
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from bondwise.schema import Cell
+
 SPREAD = 0.7
 """Standard deviation over sequences, as a part of its size, that a figure is taken to have before anything was measured. Seen on
 SmolLM2-135M, 512 tokens, for KL and the second-order rest: 0.1 to 0.7, seldom more."""
@@ -30,6 +32,8 @@ NEGLIGIBLE = 0.7
 """A cell is done when the part of its standard error that more sequences would take away is below this part of the whole, which then is at
 most 1.4 times what all sequences would leave."""
 
+LIKE = {"perplexity": "loss", "agreement": "disagreement"}
+"""What is sampled for a metric, where it is not of that name."""
 METRICS = ("perplexity", "kl", "agreement")
 """What one pass through the model gives; besides `loss`."""
 
@@ -128,26 +132,24 @@ class Estimate(NamedTuple):
 
 
 @dataclass
-class Spreads:
+class Spread:
     """How much a figure differs from sequence to sequence, as a part of its size, learned from the cells that are done.
 
     Cells of one model on the same sequences are alike in this, so one of a single sequence borrows it from those of more: a pooled
     variance, with `FREEDOM` degrees of freedom for what is expected (G. Smyth, Statistical Applications in Genetics 3, 2004).
     """
 
-    _squares: dict[str, float] = field(default_factory=dict[str, float])
-    _freedom: dict[str, int] = field(default_factory=dict[str, int])
+    _squares: float = FREEDOM * SPREAD**2
+    _freedom: int = FREEDOM
 
-    def of(self, metric: str) -> float:
-        squares, freedom = self._squares.get(metric, 0.0), self._freedom.get(metric, 0)
-        return math.sqrt((FREEDOM * SPREAD**2 + squares) / (FREEDOM + freedom))
+    @property
+    def value(self) -> float:
+        return math.sqrt(self._squares / self._freedom)
 
-    def learn(self, metric: str, values: Sequence[float]) -> None:
-        """From one cell's figures, one a sequence. Where they nearly cancel, their size says nothing: they count as spread by 1 at most."""
-        if len(values) > 1:
-            relative = min(1.0, _variance(values) / max(_average(values) ** 2, 1e-30))
-            self._squares[metric] = self._squares.get(metric, 0.0) + (len(values) - 1) * relative
-            self._freedom[metric] = self._freedom.get(metric, 0) + len(values) - 1
+    def learn(self, cell: Cell) -> None:
+        if cell.spread is not None:
+            self._squares += (cell.sequences - 1) * cell.spread
+            self._freedom += cell.sequences - 1
 
 
 @dataclass
@@ -161,7 +163,7 @@ class Samples:
     """The first-order part of the loss difference, for each of all sequences; None where it is not known."""
     expected: float
     """What the second-order part is expected to be from the layer's curve and other cells; nats."""
-    spreads: Spreads
+    spread: Spread
     scores: list[Score] = field(default_factory=list[Score])
 
     def estimate(self, metric: str) -> Estimate:
@@ -169,7 +171,7 @@ class Samples:
         pairs: list[tuple[float, float]] = [getattr(one, metric) for one in self.scores]
         values = [value for value, _ in pairs]
         within = math.fsum(variance for _, variance in pairs) / len(pairs)
-        spread = self.spreads.of(metric)
+        spread = self.spread.value
         plain = _estimate(values, self.total, spread=spread * abs(_average(values)), least=within)
         if metric != "loss" or self.first_order is None or len(values) == self.total:
             return plain
@@ -181,10 +183,13 @@ class Samples:
         known = _variance(self.first_order) / self.total if self.total > 1 else 0.0
         return Estimate(_average(self.first_order) + sampled.value, math.sqrt(known + sampled.error**2), sampled.left)
 
-    def teach(self) -> None:
-        """Tells the spreads what this cell's sequences say of them."""
-        for metric in ("loss", "kl", "disagreement"):
-            self.spreads.learn(metric, self._sampled(metric))
+    def relative_variance(self, metric: str) -> float | None:
+        """Of what was sampled of a metric, over its sequences and as a part of its squared size; None of one sequence.
+
+        Where the sequences nearly cancel, their size says nothing: 1 at most.
+        """
+        values = self._sampled(LIKE.get(metric, metric))
+        return min(1.0, _variance(values) / max(_average(values) ** 2, 1e-30)) if len(values) > 1 else None
 
     def _sampled(self, metric: str) -> list[float]:
         """What of a figure is not known without a pass through the model, one a measured sequence."""
@@ -208,7 +213,7 @@ class Samples:
 
     def enough(self, metric: str, precision: float) -> bool:
         """Whether the cell needs no more sequences for `metric`."""
-        return self.estimate({"perplexity": "loss", "agreement": "disagreement"}.get(metric, metric)).enough(precision)
+        return self.estimate(LIKE.get(metric, metric)).enough(precision)
 
 
 def _estimate(values: Sequence[float], total: int, *, spread: float, least: float) -> Estimate:

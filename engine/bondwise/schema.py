@@ -336,6 +336,9 @@ class Cell(Record):
     ]
     sequences: int
     precision: Annotated[float, Field(description="It was measured to, as in the request; 0: on all sequences.")] = 0.0
+    spread: Annotated[
+        float | None, Field(description="Variance over its sequences of what was sampled of the metric, as a part of its squared size.")
+    ] = None
     seconds: float
 
 

@@ -132,6 +132,10 @@ export interface Cell {
    * It was measured to, as in the request; 0: on all sequences.
    */
   precision?: number;
+  /**
+   * Variance over its sequences of what was sampled of the metric, as a part of its squared size.
+   */
+  spread?: number | null;
   seconds: number;
 }
 export interface Figure {

@@ -25,7 +25,7 @@ from bondwise.checkpoint import open_checkpoint
 from bondwise.first_order import first_order
 from bondwise.modeling_mpo import _module_path
 from bondwise.modelmap import Layer, find_container, map_model
-from bondwise.paired import SPREAD, Samples, Score, Spreads, reference, score
+from bondwise.paired import SPREAD, Samples, Score, Spread, reference, score
 from bondwise.profile_places import rounds, spread
 from bondwise.replay import Replay, is_transposed, layer_module
 from bondwise.run import Run, start
@@ -311,7 +311,7 @@ def test_estimates_are_unbiased_and_their_errors_honest() -> None:
         slope = (torch.randn(total, generator=generator) * 0.02 + 0.005).double()
         rest = 0.01 * (1 + 0.4 * torch.randn(total, generator=generator)).double()
         values = (slope + rest).tolist()
-        samples = Samples(total, 3.0, slope.tolist(), 0.01, Spreads())
+        samples = Samples(total, 3.0, slope.tolist(), 0.01, Spread())
         for value in values:
             samples.scores.append(Score((value, 1e-4), (value, 1e-4), (0.1, 1e-4)))
             if samples.enough("perplexity", 0.1):
@@ -329,37 +329,38 @@ def test_estimates_are_unbiased_and_their_errors_honest() -> None:
 def test_cells_learn_from_each_other_how_much_sequences_differ() -> None:
     """Many cells of one model: the rest of each differs by a quarter of its size, which no single sequence can tell."""
     generator = torch.Generator().manual_seed(0)
-    spreads = Spreads()
+    spread = Spread()
     misses: list[float] = []
     used: list[int] = []
     for number in range(600):
         size = 0.001 * 1.01**number
         values = (size * (1 + 0.25 * torch.randn(16, generator=generator))).tolist()
-        samples = Samples(16, 3.0, [0.0] * 16, size, spreads)
+        samples = Samples(16, 3.0, [0.0] * 16, size, spread)
         for value in values:
             samples.scores.append(Score((value, 1e-8), (value, 1e-8), (0.1, 1e-4)))
             if samples.enough("perplexity", 0.3):
                 break
-        samples.teach()
         found = samples.estimate("loss")
         used.append(len(samples.scores))
         misses.append((found.value - statistics.fmean(values)) / found.left)
+        figures = {"layer": "l", "chi": 1, "bond_dims": [1], "keep": 0.5, "parameters": 1, "figures": {}, "seconds": 0.0}
+        spread.learn(Cell(**figures, sequences=used[-1], spread=samples.relative_variance("perplexity")))
     assert min(used[:3]) >= 2
     assert statistics.fmean(used[-300:]) < 1.6
-    assert 0.25 < spreads.of("loss") < 0.5 < SPREAD
+    assert 0.25 < spread.value < 0.5 < SPREAD
     assert abs(statistics.fmean(misses)) < 0.2
     assert 0.5 < statistics.pstdev(misses) < 1.2
 
 
 def test_a_far_off_slope_is_not_used() -> None:
     scores = [Score((5 + 0.1 * number, 1e-3), (5, 1e-3), (0.9, 1e-3)) for number in range(6)]
-    misled = Samples(12, 3.0, [40.0 * (-1) ** number for number in range(12)], 0.0, Spreads(), scores)
-    alone = Samples(12, 3.0, None, 0.0, Spreads(), scores)
+    misled = Samples(12, 3.0, [40.0 * (-1) ** number for number in range(12)], 0.0, Spread(), scores)
+    alone = Samples(12, 3.0, None, 0.0, Spread(), scores)
     assert misled.estimate("loss") == alone.estimate("loss")
 
 
 def test_a_lone_sequence_has_the_error_of_its_tokens() -> None:
-    samples = Samples(1, 3.0, None, 0.0, Spreads(), [Score((0.5, 0.04), (0.4, 0.01), (0.25, 0.0025))])
+    samples = Samples(1, 3.0, None, 0.0, Spread(), [Score((0.5, 0.04), (0.4, 0.01), (0.25, 0.0025))])
     figures = samples.figures()
     assert (figures["loss"].value, figures["loss"].error) == (3.5, pytest.approx(0.2))
     assert (figures["kl"].error, figures["agreement"].value, figures["agreement"].error) == (pytest.approx(0.1), 0.75, pytest.approx(0.05))
