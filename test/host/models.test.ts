@@ -58,7 +58,7 @@ describe('the Models view', () => {
     assert.equal(model.contextValue, 'model.mpo');
     assert.match(String(model.description), /^93% of base · /);
     const up = (await rows(folder, 'Block 1')).find(({ label }) => label === 'mlp.up_proj');
-    assert.match(String(up?.description), /^33% kept · \d+ B · [\d.]+% · χ 4 · 48×16$/);
+    assert.match(String(up?.description), /^31% kept · \d+ B · [\d.]+% · χ 4 · 48×16$/);
     assert.equal(up?.contextValue, 'layer.mpo');
     assert.equal(up.resourceUri?.query, 'mpo');
   });

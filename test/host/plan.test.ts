@@ -35,7 +35,7 @@ async function profileOf({ folder, name, blocks }: Model): Promise<Sensitivity> 
   const curves = layers.map(({ name: layer, shape: [out = 0, inner = 0] }) => {
     const chi = Array.from({ length: Math.min(out, inner) }, (_, i) => i + 1);
     const loss = chi.map(each => (1 - each / chi.length) ** 2);
-    return { layer, chi, parameters: chi.map(each => each * (out + inner)), error: loss, plain: loss, input: loss, fisher: loss };
+    return { layer, chi, parameters: chi.map(each => each * (out + inner - each)), error: loss, plain: loss, input: loss, fisher: loss };
   });
   return {
     version: 1, engine: '0', created: '2026-01-01T00:00:00Z', model: { path: `../${name}`, name, fingerprint: await fingerprintOf(folder) },
@@ -198,8 +198,8 @@ describe('Run Plan', () => {
     const shown = lines.join('\n');
     assert.match(shown, /3 of 8 layers of tiny become MPOs/);
     assert.match(shown, /\*\.q_proj: 2 layers/);
-    // Of 7344 parameters 2 × (256 − 4·32) and 768 − 6·64 are saved.
-    assert.match(shown, /7\.3 K → 6\.7 K parameters/);
+    // Of 7344 parameters 2 × (256 − 4·28) and 768 − 6·58 are saved.
+    assert.match(shown, /7\.3 K → 6\.6 K parameters/);
     assert.match(shown, /22\.1 \(21\.7–22\.5\)/);
   });
 

@@ -45,7 +45,7 @@ describe('the Runs view', () => {
     await until('done', () => (extension.runs.get(directory)?.state === 'done' ? true : undefined));
     assert.match(String(row(directory).description), /^Done in 3 s · /);
     const shown = new Map(details(directory).map(({ label, description }) => [label, description]));
-    assert.equal(shown.get('Parameters'), '7.5 K → 7.0 K (93%)');
+    assert.equal(shown.get('Parameters'), '7.3 K → 6.8 K (93%)');
     assert.equal(shown.get('Compressed'), 'perplexity 25.00 ± 0.50 · 50 tokens/s');
     assert.equal(extension.runs.active.length, 0);
     await rm(directory, { recursive: true });

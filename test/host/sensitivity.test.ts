@@ -84,7 +84,7 @@ describe('sensitivity', () => {
       const none = new vscode.CancellationTokenSource().token;
       const decoration = up.resourceUri && (await stateDecorations.provideFileDecoration(up.resourceUri, none));
       assert.equal(decoration?.badge, '▃');
-      assert.equal(decoration.tooltip, 'moderate sensitivity: the loss rises by 0.0500 ± 0.0050 nats per token with 33% kept (χ 4), measured (tiny-profiled.sensitivity.json)');
+      assert.equal(decoration.tooltip, 'moderate sensitivity: the loss rises by 0.0500 ± 0.0050 nats per token with 31% kept (χ 4), measured (tiny-profiled.sensitivity.json)');
       assert.deepEqual(decoration.color, new vscode.ThemeColor('bondwise.sensitivity.moderate'));
       const block = (await rows()).find(({ label }) => label === 'Block 1');
       assert.match(String(block?.description), /^\+2\.3 nats · /);
@@ -234,8 +234,9 @@ describe('sensitivity', () => {
       const told = (what: string, isSo: (message: ReturnType<typeof now>) => boolean) => until(what, () => (isSo(now()) ? true : undefined));
       const up = (part: number) => ({ [mildUp.name]: part });
       await told('the only one', message => message?.name === 'older');
-      // 64 parameters for each of χ, of 768: χ 6 is the last within a half.
-      assert.deepEqual(now(), { type: 'plan', name: 'older', layers: up(0.5), plan: null });
+      // χ·(64 − χ) parameters of 768: χ 6 is the last within a half, χ 3 within a quarter.
+      const [half, quarter] = [348 / 768, 183 / 768];
+      assert.deepEqual(now(), { type: 'plan', name: 'older', layers: up(half), plan: null });
       assert.ok(page.done.some(done => done.startsWith('exchange ')));
 
       await writeFile(at('newer'), plan('mlp.down_proj', 0.5));
@@ -244,7 +245,7 @@ describe('sensitivity', () => {
       await told('the one in the editor', message => message?.name === 'older');
       const type = (text: string) => editor.edit(edit => edit.replace(new vscode.Range(0, 0, editor.document.lineCount, 0), text));
       await type(plan('mlp.up_proj', 0.25));
-      await told('what was typed', message => message?.layers?.[mildUp.name] === 0.25);
+      await told('what was typed', message => message?.layers?.[mildUp.name] === quarter);
       await type('{ "model": ');
       const count = page.of('plan').length;
       await new Promise(resolve => setTimeout(resolve, 700));
@@ -253,7 +254,7 @@ describe('sensitivity', () => {
       await vscode.commands.executeCommand('workbench.action.revertAndCloseActiveEditor');
       await told('closed, the newer one', message => message?.name === 'newer');
       await rm(at('newer'));
-      await told('deleted, the older one as it was saved', message => message?.name === 'older' && message.layers?.[mildUp.name] === 0.5);
+      await told('deleted, the older one as it was saved', message => message?.name === 'older' && message.layers?.[mildUp.name] === half);
       await rm(at('older'));
       await told('none', message => message?.name === null);
       assert.deepEqual(now(), { type: 'plan', name: null, layers: null, plan: null });
