@@ -50,11 +50,11 @@ export interface MethodQuestion<T extends vscode.QuickPickItem> {
   readonly otherwise: string;
 }
 
-/** One of a list of methods, with a line below it that says what the data-aware ones learn from; that line leads to other texts and back. */
+/** One of a list of methods, with a line below it that says what all but the plain ones learn from; that line leads to other texts and back. */
 export async function pickMethod<T extends vscode.QuickPickItem>({ position, placeholder, items, active, scope, otherwise }: MethodQuestion<T>): Promise<Answer<T>> {
   for (;;) {
     const line = textLine(chosenText(scope) ?? otherwise);
-    const all = [...items, { label: vscode.l10n.t('for data-aware'), kind: vscode.QuickPickItemKind.Separator }, line];
+    const all = [...items, { label: vscode.l10n.t('for data-aware and in sequence'), kind: vscode.QuickPickItemKind.Separator }, line];
     const answer = await pickOne<vscode.QuickPickItem>({ position, placeholder, items: () => all, isAnswer: ({ kind }) => kind !== vscode.QuickPickItemKind.Separator, ...(active ? { active } : {}) });
     if (answer === undefined || answer === BACK) {
       return answer;

@@ -33,7 +33,8 @@ const SHARES = [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3];
 /** How the cores of the planned layers can be found. */
 export function methodItems(): readonly MethodItem[] {
   return [
-    { label: vscode.l10n.t('Data-aware'), detail: vscode.l10n.t('Cores that fit what each layer does on a text: far better, minutes longer.'), method: 'fisher' },
+    { label: vscode.l10n.t('Data-aware'), detail: vscode.l10n.t('Cores that fit what each layer does on a text: far better than plain, minutes longer.'), method: 'fisher' },
+    { label: vscode.l10n.t('In sequence'), detail: vscode.l10n.t('Each layer fitted to the compressed ones before it: best for many, several times longer.'), method: 'sequential' },
     { label: vscode.l10n.t('Plain'), detail: vscode.l10n.t('Cores from the weights alone, as the profile’s cells were measured.'), method: 'plain' },
   ];
 }

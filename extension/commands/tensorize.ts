@@ -2,7 +2,7 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import type { Layer, Model } from '../checkpoint/index.ts';
-import type { Method, Sites, Target } from '../plan/choices.ts';
+import type { Target } from '../plan/choices.ts';
 import type { RunRequest } from '../protocol/types.ts';
 import { formatParameters } from '../runs/format.ts';
 import type { RunStore } from '../runs/store.ts';
@@ -15,7 +15,7 @@ import type { EngineCommands } from './engine.ts';
 import { askLayers } from './pickLayers.ts';
 import { askAll, askText, BACK, pickOne } from './quickInput.ts';
 import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
-import { checkOutput, denseLayers, describeLayers, outputName, siteItems, targetItems } from './tensorizeSteps.ts';
+import { checkOutput, denseLayers, describeLayers, outputName, siteItems, targetItems, type Way } from './tensorizeSteps.ts';
 
 export interface TensorizeParts {
   readonly context: vscode.ExtensionContext;
@@ -34,9 +34,7 @@ export interface Chosen {
   readonly patterns: readonly string[];
 }
 
-interface Choices {
-  readonly sites: Sites;
-  readonly method: Method;
+interface Choices extends Way {
   readonly target: Target;
   readonly name: string;
   readonly measure: boolean;
@@ -105,15 +103,14 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
   const [only] = layers;
   const title = vscode.l10n.t('Tensorize {0}', layers.length === 1 && only ? oneLine(only.name, 60) : vscode.l10n.t('{0} layers of {1}', layers.length, oneLine(model.name, 40)));
   const parent = path.dirname(model.folder);
-  let sites: Sites = 'low-rank';
-  let method: Method = 'fisher';
+  let way: Way = { sites: 'low-rank', method: 'fisher' };
   let target: Target | undefined;
   let name: string | undefined;
   let measure = true;
   const answered = await askAll([
     async position => {
       const items = siteItems(dense);
-      const active = items.find(item => item.sites === sites && item.method === method);
+      const active = items.find(item => item.way?.sites === way.sites && item.way.method === way.method);
       const answer = await pickMethod({
         position: { ...position, title },
         placeholder: vscode.l10n.t('How many cores, and how each is cut (output × input)'),
@@ -125,14 +122,14 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
       if (answer === undefined || answer === BACK) {
         return answer;
       }
-      ({ sites, method } = answer);
+      way = answer.way ?? way;
       return 'next';
     },
     async position => {
       const answer = await pickOne({
         position: { ...position, title },
         placeholder: vscode.l10n.t('Choose, or type a bond dimension (64) or a share (30%) of {0} parameters', formatParameters(sum(dense.map(layer => layer.out * layer.in)))),
-        items: text => targetItems(dense, sites, text),
+        items: text => targetItems(dense, way.sites, text),
         isAnswer: item => item.target !== undefined,
       });
       if (answer === undefined || answer === BACK) {
@@ -142,7 +139,7 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
       return 'next';
     },
     async position => {
-      const proposed = target && outputName(model, layers, sites, target);
+      const proposed = target && outputName(model, layers, way.sites, target);
       const look = () => measureLook(parent, measure);
       const answer = await askText({
         position: { ...position, title },
@@ -164,7 +161,7 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
       return 'next';
     },
   ]);
-  return answered && target && name !== undefined ? { sites, method, target, name, measure } : undefined;
+  return answered && target && name !== undefined ? { ...way, target, name, measure } : undefined;
 }
 
 /** The switch for measuring, in words and as a button. */

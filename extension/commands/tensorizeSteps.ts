@@ -23,9 +23,15 @@ import { LINEAGE_FILE } from '../panels/compareData.ts';
 import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
 import { oneLine } from '../views/text.ts';
 
-export interface SitesItem extends vscode.QuickPickItem {
+/** Into how many sites, and how the cores are found. */
+export interface Way {
   readonly sites: Sites;
   readonly method: Method;
+}
+
+export interface SitesItem extends vscode.QuickPickItem {
+  /** Absent on separators. */
+  readonly way?: Way;
 }
 
 export interface TargetItem extends vscode.QuickPickItem {
@@ -49,26 +55,48 @@ export function siteItems(layers: readonly DenseLayer[]): readonly SitesItem[] {
     return [];
   }
   const several = new Set(layers.map(layer => `${layer.out}×${layer.in}`)).size > 1;
-  const ways = SITE_CHOICES.flatMap(sites => (sites === 'low-rank' ? (['fisher', 'plain'] as const) : (['plain'] as const)).map(method => ({ sites, method })));
-  return ways.map(({ sites, method }) => {
+  const cut = (sites: Sites): string => {
     const modes = layerModes(first.out, first.in, sites);
     const shown = modes.out.map((mode, site) => `${mode}×${modes.in[site] ?? '?'}`).join(' · ');
-    const limit = Math.min(...layers.map(layer => fastestChi(layer, sites)));
-    return {
-      label: sites !== 'low-rank' ? vscode.l10n.t('{0} sites', sites) : method === 'fisher' ? vscode.l10n.t('Low rank, data-aware') : vscode.l10n.t('Low rank'),
-      description: several ? vscode.l10n.t('{0} for {1}×{2}', shown, first.out, first.in) : shown,
-      detail:
-        sites === 'low-rank'
-          ? method === 'fisher'
-            ? vscode.l10n.t('Two thin matrices that fit what the layer does on a text: far better, minutes longer.')
-            : vscode.l10n.t('Two thin matrices from the weight alone: faster than dense below χ {0}.', limit)
-          : limit < 1
-            ? vscode.l10n.t('An MPO: slower than dense at every χ.')
-            : vscode.l10n.t('An MPO: slower than dense above χ {0}.', limit),
-      sites,
-      method,
-    };
-  });
+    return several ? vscode.l10n.t('{0} for {1}×{2}', shown, first.out, first.in) : shown;
+  };
+  const { Separator } = vscode.QuickPickItemKind;
+  return [
+    { label: vscode.l10n.t('two thin matrices'), kind: Separator },
+    // A layer alone is handed what it always was: in sequence would be the data-aware method, and longer.
+    ...lowRankItems().filter(({ way }) => layers.length > 1 || way?.method !== 'sequential').map(item => ({ ...item, description: cut('low-rank') })),
+    { label: vscode.l10n.t('more cores: lose more than low rank at equal size'), kind: Separator },
+    ...SITE_CHOICES.filter(sites => sites !== 'low-rank').flatMap(sites => {
+      const limit = Math.min(...layers.map(layer => fastestChi(layer, sites)));
+      const speed = limit < 1 ? vscode.l10n.t('slower than dense at every χ') : vscode.l10n.t('slower than dense above χ {0}', limit);
+      const description = `${speed} · ${cut(sites)}`;
+      return [
+        { label: vscode.l10n.t('{0} sites, data-aware', sites), description, way: { sites, method: 'fisher' } as const },
+        { label: vscode.l10n.t('{0} sites', sites), description, way: { sites, method: 'plain' } as const },
+      ];
+    }),
+  ];
+}
+
+function lowRankItems(): readonly SitesItem[] {
+  const sites = 'low-rank';
+  return [
+    {
+      label: vscode.l10n.t('Low rank, data-aware'),
+      detail: vscode.l10n.t('Fits what each layer does on a text: far better than plain, minutes longer.'),
+      way: { sites, method: 'fisher' },
+    },
+    {
+      label: vscode.l10n.t('Low rank, in sequence'),
+      detail: vscode.l10n.t('Each layer fitted to the compressed ones before it: best for many, several times longer.'),
+      way: { sites, method: 'sequential' },
+    },
+    {
+      label: vscode.l10n.t('Low rank'),
+      detail: vscode.l10n.t('Plain, from the weight alone: needs no text, takes seconds.'),
+      way: { sites, method: 'plain' },
+    },
+  ];
 }
 
 /** Shares and bond dimensions to choose from; what is typed comes alone, with its figures or with what is wrong about it. */

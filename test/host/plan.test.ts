@@ -5,7 +5,7 @@ import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
 import { fingerprintOf, type Model, openModel } from '../../extension/checkpoint/index.ts';
 import { planArguments, writePlan } from '../../extension/commands/plan.ts';
-import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText } from '../../extension/commands/planSteps.ts';
+import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText, methodItems } from '../../extension/commands/planSteps.ts';
 import { readyPlan } from '../../extension/commands/runPlan.ts';
 import { type Environment, findEnvironment } from '../../extension/engine/find.ts';
 import { PlanError } from '../../extension/plan/planFile.ts';
@@ -101,6 +101,7 @@ describe('Plan Compression…', () => {
     assert.deepEqual(planArguments({ ...wanted, exclude: [] }).slice(5), ['--exclude-nothing']);
     assert.deepEqual(planArguments({ ...wanted, exclude: ['-x', 'y'] }).slice(5), ['--exclude=-x', '--exclude=y']);
     assert.deepEqual(planArguments({ ...wanted, method: 'fisher' }).slice(5), ['--method', 'fisher']);
+    assert.deepEqual(methodItems().map(({ method }) => planArguments({ ...wanted, method }).slice(5)), [['--method', 'fisher'], ['--method', 'sequential'], ['--method', 'plain']]);
     assert.deepEqual(planArguments({ ...wanted, method: 'fisher', calibration: 'self' }).slice(5), ['--method', 'fisher', '--calibration=self']);
   });
 

@@ -56,10 +56,17 @@ describe('Tensorize…', () => {
 
   it('shows the modes of each choice and where it gets slower than dense', () => {
     const items = siteItems(denseLayers([named(model, 'model.layers.0.mlp.up_proj').layer]));
-    assert.deepEqual(items.map(({ sites }) => sites), ['low-rank', 'low-rank', 2, 3, 4, 5]);
-    assert.deepEqual(items.map(({ method }) => method), ['fisher', 'plain', 'plain', 'plain', 'plain', 'plain']);
-    assert.match(items[1]?.detail ?? '', /faster than dense below χ 16/);
-    assert.equal(items[2]?.description, '6×4 · 8×4');
+    const ways = items.flatMap(({ way }) => (way ? [`${way.sites} ${way.method}`] : []));
+    const interleaved = [2, 3, 4, 5].flatMap(sites => [`${sites} fisher`, `${sites} plain`]);
+    assert.deepEqual(ways, ['low-rank fisher', 'low-rank plain', ...interleaved]);
+    assert.equal(items[1]?.description, '1×16 · 48×1');
+    assert.equal(items.find(({ label }) => label === '2 sites')?.description, 'slower than dense above χ 2 · 6×4 · 8×4');
+  });
+
+  it('offers several layers in sequence too, and says whose modes it shows', () => {
+    const items = siteItems(denseLayers(rowsOf(model).layers.map(({ layer }) => layer)));
+    assert.deepEqual(items.flatMap(({ way }) => (way?.sites === 'low-rank' ? [way.method] : [])), ['fisher', 'sequential', 'plain']);
+    assert.equal(items.find(({ way }) => way?.method === 'sequential')?.description, '1×16 · 16×1 for 16×16');
   });
 
   it('shows parameters, size, share and speed of each bond dimension, and warns', () => {
@@ -124,6 +131,9 @@ describe('Tensorize…', () => {
       output: path.join(place.folder, 'new'),
       evaluate: { data: 'builtin', length: 512, sequences: 8, prompt: 'The capital of France is' },
     });
+    const ordered = requestOf(chosen, { sites: 'low-rank', method: 'sequential', target: { chi: 4 }, name: 'new', measure: false });
+    assert.ok(isRunRequest(ordered), JSON.stringify(isRunRequest.errors));
+    assert.deepEqual(ordered.kind === 'tensorize' && [ordered.options.tensorize[0].method, ordered.options.calibration], ['sequential', { data: 'builtin' }]);
     const quiet = requestOf(chosen, { sites: 'low-rank', method: 'fisher', target: { chi: 4 }, name: 'new', measure: false });
     assert.equal('evaluate' in quiet.options && quiet.options.evaluate, null);
     assert.deepEqual('calibration' in quiet.options && quiet.options.calibration, { data: 'builtin' });
