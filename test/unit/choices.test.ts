@@ -112,7 +112,7 @@ describe('an estimate', () => {
   test('what is offered saves parameters and can be met', () => {
     expect(chiChoices([square], 'low-rank').map(({ target }) => target)).toEqual([512, 256, 128, 64, 32, 16, 8, 4].map(chi => ({ chi })));
     expect(keepChoices([square], 5).every(({ estimate: { keep } }) => keep > 0 && keep <= 0.9)).toBe(true);
-    expect(keepChoices([{ out: 2, in: 2, bytes: 8 }], 2)).toEqual([]);
+    expect(keepChoices([{ out: 1, in: 2, bytes: 4 }], 2)).toEqual([]);
   });
 });
 

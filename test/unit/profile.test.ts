@@ -21,17 +21,17 @@ describe('the sensitivity of a layer', () => {
       sensitivity({
         layers: [q, o, up, down],
         curves: [curve(q, 1), curve(o, 0.1)],
-        // Of 256 parameters χ 2 keeps 25%, χ 4 half.
+        // Of 256 parameters χ 2 keeps 2·30, χ 4 keeps 4·28.
         cells: [cell(q, 4, 0.01), cell(q, 2, 0.2), cell(up, 12, 3)],
       }),
     );
     const { rise, error, ...rest } = found.get(q.name) ?? { rise: NaN };
     expect(rise).toBeCloseTo(0.2);
     expect(error).toBeCloseTo(0.02);
-    expect(rest).toEqual({ chi: 2, keep: 0.25, source: 'measured', level: 'high' });
+    expect(rest).toEqual({ chi: 2, keep: 60 / 256, source: 'measured', level: 'high' });
     // The truncation that tensorize does is the plain one.
-    expect(found.get(o.name)).toEqual({ rise: 0.05, chi: 2, keep: 0.25, source: 'predicted', level: 'moderate' });
-    // 12 of 64·12/768: all of it is kept, which says nothing of 30%.
+    expect(found.get(o.name)).toEqual({ rise: 0.05, chi: 2, keep: 60 / 256, source: 'predicted', level: 'moderate' });
+    // χ 12 keeps 12·52 of 768, which says nothing of 30%.
     expect([found.has(up.name), found.has(down.name)]).toEqual([false, false]);
   });
 
