@@ -215,6 +215,9 @@ def _predicted(change: Tensor, moments: Moments | None) -> float:
 
 
 def _held_out(choice: Choice, weight: Tensor, product: Tensor, moments: Moments) -> float | None:
+    if not mpo.is_plain_chain(choice.out_modes, choice.in_modes):
+        return None  # of interleaved sites another fit would take as long again
+
     def solve(half: Moments) -> Tensor:
         return mpo.contract(_decompose(choice, weight, half).cores)[: weight.shape[0], : weight.shape[1]]
 
