@@ -260,7 +260,7 @@ def test_another_method_than_was_measured_takes_its_own_curve_and_is_unsure() ->
         for name in "abcde"
     ]
     cells = [cell(name, 1, ratio, 1e-9) for name, ratio in zip("abcde", [1.0, 2.0, 3.0, 8.0, 16.0], strict=True)]
-    expected: dict[Method, list[float]] = {"input": [2.4, 1.2], "fisher": [0.8, 0.4]}
+    expected: dict[Method, list[float]] = {"input": [2.4, 1.2], "fisher": [0.8, 0.4], "sequential": [0.8, 0.4]}
     for method, losses in expected.items():
         found = _table(curves, cells, method)
         assert all([point.loss for point in points] == pytest.approx(losses) for points in found.values())
@@ -570,6 +570,20 @@ def test_plan_and_run_from_the_command_line(model: Path, tmp_path: Path) -> None
     assert f"{before * math.exp(rise):.4g} (" in shown and f"{rise:.4f}" in shown
     assert f"{after:.4g} ±" in shown and f"{math.log(after / before):.4f}" in shown
     assert measured_text({**ran, "predicted": None}) is None
+
+
+def test_a_plan_in_sequence_is_made_so(model: Path, tmp_path: Path) -> None:
+    write_profile(tmp_path, profile_of(model))
+    arguments = ("plan", model, "--profile", "tiny.sensitivity.json", "--budget", "80%", "--exclude", "*.down_proj", "--json", "--method")
+    fisher = answer(bondwise(*arguments, "fisher", "--dry-run", folder=tmp_path))
+    made = answer(bondwise(*arguments, "sequential", "--output", "p.bondwise.json", folder=tmp_path))
+    assert (made["layers"], made["predicted"]) == (fisher["layers"], fisher["predicted"])
+    path = tmp_path / "p.bondwise.json"
+    path.write_text(path.read_text("utf-8").replace('"length": 512', '"length": 32'), "utf-8")
+    ran = answer(bondwise("run", path, "--json", folder=tmp_path))
+    assert {layer["method"] for layer in ran["layers"]} == {"sequential"}
+    assert ran["parameters"] == made["parameters"] and ran["bytes"] == made["bytes"]
+    assert {layer["name"]: layer["keep"] for layer in ran["layers"]} == pytest.approx(made["layers"])
 
 
 def test_planning_imports_no_torch(model: Path, tmp_path: Path) -> None:

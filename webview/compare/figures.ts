@@ -20,7 +20,7 @@ export function figureRows(data: CompareData): readonly FigureRow[] {
   const rows: FigureRow[] = [
     {
       name: 'Parameters',
-      hint: 'Stored numbers in all tensors of the model.',
+      hint: 'Stored weights of the model. A tensorized layer has besides an index for each column of its cores, which counts as bytes only.',
       original: formatParameters(original.parameters),
       compressed: formatParameters(compressed.parameters),
       ...changeOf(original.parameters, compressed.parameters, 'less'),
@@ -109,7 +109,7 @@ export interface Column {
 export const COLUMNS: readonly Column[] = [
   { id: 'name', name: 'Layer', hint: 'Module path; click to show it in the Models view.', text: layer => layer.name, order: layer => layer.name },
   { id: 'chi', name: 'χ', hint: 'Bond dimension of each bond.', text: layer => layer.bond_dims.join(' · '), order: layer => Math.max(...layer.bond_dims) },
-  { id: 'method', name: 'Method', hint: 'How the cores were found: from the weight alone, or weighted by what a calibration text says of the layer.', text: methodText, order: methodText },
+  { id: 'method', name: 'Method', hint: 'How the cores were found: from the weight alone (plain), weighted by what a calibration text says of the layer, or so in sequence, each layer fitted to the compressed ones before it.', text: methodText, order: methodText },
   { id: 'keep', name: 'Kept', hint: 'Parameters, of the original layer’s.', text: layer => formatPercent(layer.keep), order: layer => layer.keep },
   {
     id: 'error',
