@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from bondwise.schema import MPOLayer
 
+
 class Costs(NamedTuple):
     """What a layer stores and computes; multiply-adds are per token, through the cores."""
 

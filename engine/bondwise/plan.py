@@ -169,9 +169,7 @@ def _check_curves(path: Path, profile: Sensitivity) -> None:
 # --- helpers ----------------------------------------------------------------------------------------------------------------------
 
 
-def _candidates(
-    layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], budget: Budget, sites: Sites
-) -> tuple[Candidate, ...]:
+def _candidates(layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], budget: Budget, sites: Sites) -> tuple[Candidate, ...]:
     found: list[Candidate] = []
     for layer in layers:
         dense = layer.weight_parameters
