@@ -13,8 +13,8 @@ after(() => session.end());
 const { window } = session;
 const bondwise = new Bondwise(window);
 
-async function ask(): Promise<void> {
-  const row = await bondwise.openPath(sampleName, 'Block 14', layer);
+async function ask(...below: readonly string[]): Promise<void> {
+  const row = await bondwise.openPath(sampleName, 'Block 14', ...below);
   await window.contextMenu(row, 'Tensorize…');
   await window.pickRow('Low rank, data-aware').waitFor();
 }
@@ -26,7 +26,7 @@ async function setting(): Promise<unknown> {
 
 void test('the list of methods says which text is learned from, and leads to others and back', async () => {
   await bondwise.open();
-  await ask();
+  await ask(layer);
   await window.pickRow(/Text: built-in text/).waitFor();
   await window.shotInThemes('method-with-text');
   await window.pickRow(/Text: built-in text/).click();
@@ -48,9 +48,20 @@ void test('a data set is named by its id, which is checked', async () => {
   assert.equal(await setting(), 'some/texts');
 });
 
-void test('the workspace remembers it, and Enter goes on with what is proposed', async () => {
+void test('a block can be made in sequence, a layer alone cannot', async () => {
   await window.page.keyboard.press('Escape');
   await ask();
+  await window.pickRow('Low rank, in sequence').waitFor();
+  await window.pickRow('2 sites, data-aware').waitFor();
+  await window.shotInThemes('methods-of-block');
+  await window.page.keyboard.press('Escape');
+  await ask(layer);
+  assert.equal(await window.pickRow('Low rank, in sequence').count(), 0);
+});
+
+void test('the workspace remembers it, and Enter goes on with what is proposed', async () => {
+  await window.page.keyboard.press('Escape');
+  await ask(layer);
   await window.pickRow(/Text: data set some\/texts/).click();
   await window.pickRow('The model’s own text').click();
   await window.pickRow(/Text: the model’s own text/).waitFor();
