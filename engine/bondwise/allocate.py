@@ -67,7 +67,8 @@ class Candidate:
             return self.layer.shape[0]
         from bondwise import mpo
 
-        modes = mpo.layer_modes(*self.layer.shape, self.sites)
+        out_features, in_features = self.layer.shape
+        modes = mpo.layer_modes(out_features, in_features, self.sites)
         return mpo.order_count(*modes, mpo.bond_dims_for_chi(*modes, chi))
 
 

@@ -65,7 +65,7 @@ export function siteItems(layers: readonly DenseLayer[]): readonly SitesItem[] {
     { label: vscode.l10n.t('two thin matrices'), kind: Separator },
     // A layer alone is handed what it always was: in sequence would be the data-aware method, and longer.
     ...lowRankItems().filter(({ way }) => layers.length > 1 || way?.method !== 'sequential').map(item => ({ ...item, description: cut('low-rank') })),
-    { label: vscode.l10n.t('more cores: lose more than low rank at equal size'), kind: Separator },
+    { label: vscode.l10n.t('more cores'), kind: Separator },
     ...SITE_CHOICES.filter(sites => sites !== 'low-rank').flatMap(sites => {
       const limit = Math.min(...layers.map(layer => fastestChi(layer, sites)));
       const speed = limit < 1 ? vscode.l10n.t('slower than dense at every χ') : vscode.l10n.t('slower than dense above χ {0}', limit);
@@ -83,7 +83,7 @@ function lowRankItems(): readonly SitesItem[] {
   return [
     {
       label: vscode.l10n.t('Low rank, data-aware'),
-      detail: vscode.l10n.t('Fits what each layer does on a text: far better than plain, minutes longer.'),
+      detail: vscode.l10n.t('Fits what each layer does on a text: far better, minutes longer.'),
       way: { sites, method: 'fisher' },
     },
     {

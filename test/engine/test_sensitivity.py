@@ -343,7 +343,7 @@ def test_cells_learn_from_each_other_how_much_sequences_differ() -> None:
         found = samples.estimate("loss")
         used.append(len(samples.scores))
         misses.append((found.value - statistics.fmean(values)) / found.left)
-        figures = {"layer": "l", "chi": 1, "bond_dims": [1], "keep": 0.5, "parameters": 1, "figures": {}, "seconds": 0.0}
+        figures: dict[str, Any] = {"layer": "l", "chi": 1, "bond_dims": [1], "keep": 0.5, "parameters": 1, "figures": {}, "seconds": 0.0}
         spread.learn(Cell(**figures, sequences=used[-1], spread=samples.relative_variance("perplexity")))
     assert min(used[:3]) >= 2
     assert statistics.fmean(used[-300:]) < 1.6

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from bondwise.modelmap import Layer
 
 IDS = torch.randint(0, VOCABULARY, (6, 24), generator=torch.Generator().manual_seed(3))
-QUIET: dict[str, Any] = {"progress": lambda done, total: None, "check_cancelled": lambda: None}
+
+
+def nothing(*_: float) -> None: ...
+
+
+QUIET: dict[str, Any] = {"progress": nothing, "check_cancelled": nothing}
 WRITERS = {
     "llama": ["self_attn.o_proj", "mlp.down_proj"],
     "gpt2": ["attn.c_proj", "mlp.c_proj"],
@@ -41,6 +46,10 @@ def opened(name: str, folder: Path) -> tuple[Any, tuple[Layer, ...], str | None]
     base = save_tiny_model(name, folder)
     found = map_model(open_checkpoint(base))
     return load_model(base), found.layers, found.container
+
+
+def same(_layer: Layer, weight: Tensor, _own: Tensor) -> Tensor:
+    return weight
 
 
 def dense(model: Any, layer: Layer) -> Tensor:
@@ -80,9 +89,16 @@ def test_a_model_that_passes_on_more_is_refused(tmp_path: Path) -> None:
     rotary = model.model.rotary_emb
     forward = rotary.forward
     tokens: list[Tensor] = []
-    model.model.embed_tokens.register_forward_hook(lambda _module, given, _made: tokens.append(given[0]))
+
+    def remember(_module: Any, given: tuple[Tensor, ...], _made: Tensor) -> None:
+        tokens.append(given[0])
+
+    def depending(*given: Any, **named: Any) -> tuple[Tensor, ...]:
+        return tuple(part * (1 + tokens[-1][..., None] / 100) for part in forward(*given, **named))
+
     # As models with embeddings of a layer's own do: what a block is told besides depends on the tokens.
-    rotary.forward = lambda *given, **named: tuple(part * (1 + tokens[-1][..., None] / 100) for part in forward(*given, **named))
+    model.model.embed_tokens.register_forward_hook(remember)
+    rotary.forward = depending
     with pytest.raises(UserError, match="passes more than a hidden state"):
         Walk(model, container, IDS)
 
@@ -145,7 +161,11 @@ def test_later_layers_make_up_for_earlier_ones(name: str, tmp_path: Path) -> Non
         module = layer_module(model, layer)
         weight = dense_weights[layer.name]
         module.get_parameter("weight").detach().copy_(weight.mT if is_transposed(module) else weight)
-    walk_and_update(walk, layers, wanted, lambda _layer, weight, own: truncated(weight, own), **QUIET)
+
+    def fitted(_layer: Layer, weight: Tensor, own: Tensor) -> Tensor:
+        return truncated(weight, own)
+
+    walk_and_update(walk, layers, wanted, fitted, **QUIET)
     assert float((leaving() - original).norm()) < 0.97 * alone
 
 
@@ -153,12 +173,16 @@ def test_a_layer_that_not_every_token_reaches_is_refused(tmp_path: Path) -> None
     model, layers, container = opened("llama", tmp_path / "base")
     mlp = model.model.layers[1].mlp
     forward = mlp.forward
-    mlp.forward = lambda x: torch.cat([forward(x[:, :5]), x[:, 5:]], 1)  # as an expert
+
+    def expert(x: Tensor) -> Tensor:
+        return torch.cat([forward(x[:, :5]), x[:, 5:]], 1)
+
+    mlp.forward = expert
     walk = Walk(model, container, IDS)
     attention = {layer.name for layer in layers if layer.group == "attention"}
-    walk_and_update(walk, layers, attention, lambda _layer, weight, _own: weight, **QUIET)
+    walk_and_update(walk, layers, attention, same, **QUIET)
     with pytest.raises(UserError, match=r"Not every token reaches model\.layers\.1\.mlp\.gate_proj"):
-        walk_and_update(walk, layers, {"model.layers.1.mlp.gate_proj"}, lambda _layer, weight, _own: weight, **QUIET)
+        walk_and_update(walk, layers, {"model.layers.1.mlp.gate_proj"}, same, **QUIET)
 
 
 def test_it_can_be_cancelled(tmp_path: Path) -> None:
@@ -169,4 +193,4 @@ def test_it_can_be_cancelled(tmp_path: Path) -> None:
 
     walk = Walk(model, container, IDS)
     with pytest.raises(KeyboardInterrupt):
-        walk_and_update(walk, layers, {layers[0].name}, lambda _layer, weight, _own: weight, **{**QUIET, "check_cancelled": cancel})
+        walk_and_update(walk, layers, {layers[0].name}, same, progress=nothing, check_cancelled=cancel)
