@@ -67,6 +67,7 @@ def _tensorize(parsed: Arguments) -> int:
         raise UserError("Method plain uses no calibration text.", "Leave out --calibration and --sequences, or choose --method fisher.")
     options: dict[str, Any] = {"tensorize": [rule], "output": _absolute(parsed.output), "evaluate": evaluate}
     options |= {"calibration": calibration} if calibration else {}
+    options |= {"refit": parsed.refit} if parsed.refit else {}
     shown = f"χ {size[1]}" if size[0] == "chi" else f"{size[0]} {size[1]:.4g}"
     return _work(parsed, "tensorize", f"Tensorize {_name(parsed.model)}: {', '.join(parsed.layers)} ({shown})", options)
 
@@ -232,6 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_method(tensorize)
     tensorize.add_argument("--calibration", metavar="DATA", help="text for all methods but plain: a file, a hub data set, builtin or self")
     tensorize.add_argument("--sequences", metavar="N", type=_at_least(1), help="of 512 tokens, of that text (default 16)")
+    tensorize.add_argument(
+        "--refit", metavar="PATTERN", action="append", default=[], help="dense layers to fit anew beside those of method sequential"
+    )
     tensorize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
     tensorize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
     tensorize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")

@@ -16,7 +16,7 @@ from bondwise.checkpoint import BITS, Checkpoint, check_finite
 from bondwise.device import device_memory
 from bondwise.errors import UserError
 from bondwise.full_update import compress_in_sequence
-from bondwise.layer_files import layer_key, layer_path, load_figures, save_layer
+from bondwise.layer_files import is_finished, layer_key, layer_path, load_figures, save_layer
 from bondwise.layers import contract_stored, costs, stored_tensors
 from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory
@@ -42,51 +42,71 @@ TWO_SIDED = ("fisher", "sequential")
 """Methods that weigh a layer by its inputs and by the loss gradients at its outputs."""
 
 
+class Finished(NamedTuple):
+    """What a layer became, its resume point and its figures."""
+
+    choice: Choice
+    path: Path
+    figures: LayerFigures
+
+
 class Layers(NamedTuple):
-    """The finished layers, in order: what each became, its resume point and its figures."""
+    """Of the finished layers: those that became cores, and those that stayed dense with other weights and their resume points; in order."""
 
+    made: list[Finished]
+    refitted: list[tuple[Layer, Path]]
+
+
+class Asked(NamedTuple):
+    """What is to become of a model: `choices` become cores, `refits` stay dense and are fitted anew.
+
+    `ids` are the token ids [sequences, length] int64 of the calibration text; None where no choice needs them.
+    """
+
+    model_map: ModelMap
     choices: list[Choice]
-    paths: list[Path]
-    figures: list[LayerFigures]
+    refits: list[Layer]
+    ids: Tensor | None
 
 
-def compress_all(run: Run, source: Checkpoint, model_map: ModelMap, choices: list[Choice], ids: Tensor | None, told: Told) -> Layers:  # noqa: PLR0917 -- what was asked for, in the order it is found
+def compress_all(run: Run, source: Checkpoint, asked: Asked, told: Told) -> Layers:
     """Decomposes the layers that no earlier process of this run has finished.
 
-    `ids` are the token ids [sequences, length] int64 of the calibration text; None where no choice needs them. Raises UserError for
-    weights, moments or cores that are not finite, and for a layer that no token of the text reaches.
+    Raises UserError for weights, moments or cores that are not finite, and for a layer that no token of the text reaches.
     """
-    work = Work(run, source, choices, ids, told)
+    work = Work(run, source, asked, told)
     run.phase("Decomposing layers")
     work.take_finished()
     plain = [choice for choice in work.left() if choice.method == "plain"]
     for choice in plain:
         work.make(choice, None)
         work.tell()
-    if work.left():
-        _compress_calibrated(work, model_map)
+    if work.left() or not all(work.is_refitted(layer) for layer in asked.refits):
+        _compress_calibrated(work)
         release_freed_memory()  # of the model, before the next ones are loaded
-    found = [work.figures[choice.layer.name] for choice in choices]
-    grown = [figures.name for choice, figures in zip(choices, found, strict=True) if choice.error is not None and figures.keep >= 1]
+    found = [Finished(choice, work.paths[choice.layer.name], work.figures[choice.layer.name]) for choice in asked.choices]
+    grown = [one.figures.name for one in found if one.choice.error is not None and one.figures.keep >= 1]
     if grown:
         told.warn(f"{', '.join(grown[:3])}{' and others' if len(grown) > 3 else ''} did not become smaller: allow a larger error.")
-    return Layers(choices, [work.paths[choice.layer.name] for choice in choices], found)
+    return Layers(found, [(layer, work.paths[layer.name]) for layer in asked.refits])
 
 
 class Work:
     """The layers of a run, and which of them are finished."""
 
-    def __init__(self, run: Run, source: Checkpoint, choices: list[Choice], ids: Tensor | None, told: Told) -> None:
-        self.run, self.source, self.ids, self.told = run, source, ids, told
-        self.choices = choices
-        self.paths = {choice.layer.name: layer_path(run.checkpoints, number, choice.layer.name) for number, choice in enumerate(choices)}
+    def __init__(self, run: Run, source: Checkpoint, asked: Asked, told: Told) -> None:
+        self.run, self.source, self.told = run, source, told
+        self.model_map, self.choices, self.refits, self.ids = asked
+        names = [*(choice.layer.name for choice in self.choices), *(layer.name for layer in self.refits)]
+        self.paths = {name: layer_path(run.checkpoints, number, name) for number, name in enumerate(names)}
         self.figures: dict[str, LayerFigures] = {}
-        text = "" if ids is None else f"{fingerprint(ids)} {run.request.seed}"
+        text = "" if self.ids is None else f"{fingerprint(self.ids)} {run.request.seed}"
         model = source.fingerprint()
         # What is made in sequence depends on all that the other layers become.
-        others = " ".join(layer_key(model, choice, text) for choice in choices)
-        texts = {"sequential": f"{text} {others}"}
-        self._keys = {choice.layer.name: layer_key(model, choice, texts.get(choice.method, text)) for choice in choices}
+        others = " ".join([text, *(layer_key(model, choice, text) for choice in self.choices), *(layer.name for layer in self.refits)])
+        texts = {"sequential": others}
+        self._keys = {choice.layer.name: layer_key(model, choice, texts.get(choice.method, text)) for choice in self.choices}
+        self._keys |= {layer.name: f"{model} {layer.name} {others}" for layer in self.refits}
 
     def left(self) -> list[Choice]:
         return [choice for choice in self.choices if choice.layer.name not in self.figures]
@@ -111,11 +131,22 @@ class Work:
         release_freed_memory()
         return figures
 
+    def is_refitted(self, layer: Layer) -> bool:
+        return is_finished(self.paths[layer.name], self._keys[layer.name])
+
+    def refit(self, layer: Layer, weight: Tensor) -> None:
+        """The layer stays dense with this weight [out, in]; it is finished then."""
+        self.run.check_cancelled()
+        stored = self.source.read(layer.tensors[0])
+        made = (weight.mT if layer.transposed else weight).to(stored.dtype).cpu().contiguous()
+        check_finite(layer.tensors[0], made)
+        save_layer(self.paths[layer.name], self._keys[layer.name], {"weight": made}, None)
+
     def tell(self) -> None:
         self.run.progress(len(self.figures), len(self.choices), "layers")
 
 
-def _compress_calibrated(work: Work, model_map: ModelMap) -> None:
+def _compress_calibrated(work: Work) -> None:
     run = work.run
     request = cast("TensorizeRequest", run.request)
 
@@ -128,8 +159,8 @@ def _compress_calibrated(work: Work, model_map: ModelMap) -> None:
 
     if weighted := [choice for choice in work.left() if choice.method != "sequential"]:
         _compress_weighted(work, weighted, load, room)
-    if work.left():
-        compress_in_sequence(work, model_map, load, room)
+    if any(choice.method == "sequential" for choice in work.choices):
+        compress_in_sequence(work, load, room)
 
 
 def _compress_weighted(work: Work, choices: Sequence[Choice], load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bondwise.compress import Work
-    from bondwise.modelmap import Layer, ModelMap
+    from bondwise.modelmap import Layer
 
 
-def compress_in_sequence(work: Work, model_map: ModelMap, load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:
-    """Makes the layers of `work` that are left, all of the method `sequential`; those that are finished are taken as they are.
+def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:
+    """Makes the layers of `work` that are left, all of the method `sequential`, and fits those anew that stay dense.
+
+    Layers that are finished are taken as they are.
 
     The loss gradients are those of the original model. Raises UserError as `collect_moments` and `walk_and_update`.
     """
@@ -53,6 +55,11 @@ def compress_in_sequence(work: Work, model_map: ModelMap, load: Callable[[], Pre
     tokens = work.ids.numel()
 
     def make(layer: Layer, wanted: Tensor, inputs: Tensor) -> Tensor:
+        if layer.name not in by_name:
+            if not work.is_refitted(layer):
+                work.refit(layer, wanted)
+            stored = read_tensors(work.paths[layer.name])["weight"].to(wanted)
+            return stored.mT if layer.transposed else stored
         choice = by_name[layer.name]
         if layer.name not in work.figures:
             work.make(choice, Moments(inputs, gradients.pop(layer.name), tokens), target=wanted)
@@ -61,9 +68,9 @@ def compress_in_sequence(work: Work, model_map: ModelMap, load: Callable[[], Pre
         return made.to(wanted.dtype)
 
     walk_and_update(
-        Walk(model(), model_map.container, work.ids),
-        [layer for layer in model_map.layers if _is_module(model(), layer)],
-        by_name.keys(),
+        Walk(model(), work.model_map.container, work.ids),
+        [layer for layer in work.model_map.layers if _is_module(model(), layer)],
+        {*by_name, *(layer.name for layer in work.refits)},
         make,
         progress=lambda done, total: work.run.progress(done, total, "blocks"),
         check_cancelled=work.run.check_cancelled,

@@ -40,22 +40,37 @@ def layer_key(fingerprint: str, choice: Choice, text: str) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *wanted, text if choice.method != "plain" else ""]).encode()).hexdigest()
 
 
-def save_layer(path: Path, key: str, tensors: Mapping[str, Tensor], figures: LayerFigures) -> None:
-    """Writes the file, whole or not at all. The tensors are as `layers.stored_tensors` makes them, on the CPU."""
-    metadata = {"key": key, "figures": atomic.to_json(figures), "digest": _digest(tensors), "names": json.dumps(list(tensors))}
+def save_layer(path: Path, key: str, tensors: Mapping[str, Tensor], figures: LayerFigures | None) -> None:
+    """Writes the file, whole or not at all. The tensors are as `layers.stored_tensors` makes them, on the CPU, or the weight of a layer
+    that stays dense, which has no figures."""
+    told = "" if figures is None else atomic.to_json(figures)
+    metadata = {"key": key, "figures": told, "digest": _digest(tensors), "names": json.dumps(list(tensors))}
     atomic.write_bytes(path, save(dict(tensors), metadata))
 
 
 def load_figures(path: Path, key: str) -> LayerFigures | None:
     """The figures of a finished layer; None when the file is absent, damaged, or of another request."""
+    told = _told(path, key)
+    try:
+        return None if told is None else LayerFigures.model_validate_json(told)
+    except ValidationError:
+        return None
+
+
+def is_finished(path: Path, key: str) -> bool:
+    """Whether the file is there, whole and of this request."""
+    return _told(path, key) is not None
+
+
+def _told(path: Path, key: str) -> str | None:
+    """The text of a layer's figures."""
     try:
         data = path.read_bytes()
         metadata = _metadata(data)
-        figures = LayerFigures.model_validate_json(metadata["figures"])
         whole = metadata["key"] == key and metadata["digest"] == _digest(_in_order(data))
-    except (FileNotFoundError, SafetensorError, ValidationError, ValueError, KeyError, TypeError):
+        return metadata["figures"] if whole else None
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError):
         return None
-    return figures if whole else None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ def model_card(
         "",
         "## Method",
         "",
-        *_methods(result.layers, calibration),
+        *_methods(result.layers, calibration, result.refitted),
         "",
     ]
     if result.original is not None and result.compressed is not None:
@@ -86,7 +86,7 @@ def declared_licence(folder: Path) -> str | None:
     return found[1] if found else None
 
 
-def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | None) -> list[str]:
+def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | None, refitted: Sequence[str]) -> list[str]:
     used: list[Method] = [method for method in METHODS if any(layer.method == method for layer in layers)]
     lines = [f"{_counted(layers, method)} {METHODS[method]}." for method in used]
     if calibration is not None and used != ["plain"]:
@@ -95,6 +95,9 @@ def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | N
         lines.append(f"Calibration text: {source}, {calibration.sequences:,} sequences of {calibration.length:,} tokens.")
     if (stability := stability_text(layer.held_out for layer in layers)) is not None:
         lines.append(stability)
+    if refitted:
+        shown = ", ".join(map(_code, refitted[:3])) + (f" and {len(refitted) - 3:,} more" if len(refitted) > 3 else "")
+        lines.append(f"Stayed dense, with other weights than the original's, fitted to what the cores hand on: {shown}.")
     return [*lines, "Nothing was retrained. The relative error is ‖W − Ŵ‖ / ‖W‖ (Frobenius) with the cores as stored."]
 
 

@@ -86,6 +86,18 @@ def resolve(layers: Sequence[Layer], rules: Sequence[TensorizeRule]) -> list[Cho
     return [chosen[layer.name] for layer in layers if layer.name in chosen]
 
 
+def refits(layers: Sequence[Layer], patterns: Sequence[str], choices: Sequence[Choice]) -> list[Layer]:
+    """The layers that stay dense and are fitted anew. Raises UserError as `select`, and where no choice is made in sequence."""
+    if not patterns:
+        return []
+    if all(choice.method != "sequential" for choice in choices):
+        raise UserError(
+            "Layers are fitted anew only beside layers of method sequential.", "Choose --method sequential, or leave out --refit."
+        )
+    chosen = {choice.layer.name for choice in choices}
+    return [layer for layer in select(layers, patterns) if layer.name not in chosen]
+
+
 def not_smaller(choices: Sequence[Choice]) -> str | None:
     """A sentence about the choices that save nothing, if there are any."""
     names = [choice.layer.name for choice in choices if choice.parameters >= choice.dense_parameters and choice.error is None]

@@ -99,6 +99,10 @@ class CalibrationOptions(Strict):
 class TensorizeOptions(Strict):
     tensorize: Annotated[list[TensorizeRule], Field(min_length=1)]
     calibration: CalibrationOptions = CalibrationOptions()
+    refit: Annotated[
+        list[str],
+        Field(description="Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`."),
+    ] = []
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
@@ -237,6 +241,7 @@ class TensorizeResult(Record):
     bytes: int
     original_bytes: int
     layers: list[LayerFigures]
+    refitted: Annotated[list[str], Field(description="Layers that stayed dense and have other weights than before.")] = []
     original: Evaluation | None = None
     compressed: Evaluation | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that the run did.")] | None = None

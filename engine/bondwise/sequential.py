@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ALPHA = 0.5
 BETA = 0.5
+"""Only in blocks all of whose writers into the residual stream are fitted: on q, k, v, o, gate and up of SmolLM2 at half their size it made
+perplexity worse by 3% while the down projections stayed as they were, and better by 3% with those fitted too."""
 RIDGE = 0.1
 """λ as a part of the mean diagonal of E[x₁x₁ᵀ]."""
 ADDED = 1e-3
@@ -119,6 +121,8 @@ class _Block:
                 raise UserError(
                     f"Not every token reaches {layer.name}, so it cannot be updated in sequence.", "Use --method fisher for it."
                 )
+        if not {layer.name for layer in self._writers} <= wanted:
+            self._writers = []
         before = self._pass(original)
         for stage in self._stages:
             chosen = [layer for layer in stage if layer.name in wanted]

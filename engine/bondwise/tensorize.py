@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from bondwise import __version__, atomic
 from bondwise.checkpoint import Checkpoint, open_checkpoint
-from bondwise.compress import compress_all
+from bondwise.compress import Asked, compress_all
 from bondwise.errors import UserError
 from bondwise.estimate import Needs, check_disk, check_memory, estimate
 from bondwise.evaluate import evaluate, evaluate_pair
@@ -30,7 +30,7 @@ from bondwise.loading import load_config, load_model, load_tokenizer
 from bondwise.model_card import declared_licence, model_card
 from bondwise.modelmap import map_model
 from bondwise.own_text import written_text
-from bondwise.resolve import Choice, check_model, not_smaller, resolve, slower
+from bondwise.resolve import Choice, check_model, not_smaller, refits, resolve, slower
 from bondwise.schema import (
     BaseModelRef,
     EstimateEvent,
@@ -84,6 +84,7 @@ def run(run: Run) -> TensorizeResult:
         source = open_checkpoint(folder, allow_code=request.allow_code)
         model_map = map_model(source)
         choices = resolve(model_map.layers, options.tensorize)
+        refitted = refits(model_map.layers, options.refit, choices)
         told = Told(run)
         for warning in (not_smaller(choices), slower(choices)):
             told.warn(warning)
@@ -98,7 +99,7 @@ def run(run: Run) -> TensorizeResult:
         if written:
             ids = written_text(run, source, options.calibration, told.warn)
 
-        layers = compress_all(run, source, model_map, choices, ids, told)
+        layers = compress_all(run, source, Asked(model_map, choices, refitted, ids), told)
         if code_files(folder, source.config) != code:
             raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
         _write(run, writer, source, layers, code)
@@ -115,7 +116,8 @@ def run(run: Run) -> TensorizeResult:
             original_parameters=source.parameters,
             bytes=written.bytes,
             original_bytes=source.bytes,
-            layers=layers.figures,
+            layers=[one.figures for one in layers.made],
+            refitted=[layer.name for layer, _ in layers.refitted],
             original=original,
             compressed=compressed,
             predicted=options.predicted,
@@ -180,11 +182,10 @@ def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: Layer
         run.check_cancelled()
         run.progress(round(done / 1e6, 1), round(total / 1e6, 1), "MB")
 
-    writer.write_weights(source, [_replacement(*one) for one in zip(*layers, strict=True)], step)
+    replacements = [*(_replacement(*one) for one in layers.made), *(_refit(*one) for one in layers.refitted)]
+    writer.write_weights(source, replacements, step)
     writer.copy_companions(source.folder)
-    sections = {
-        choice.layer.name: choice.section(figures.bond_dims) for choice, figures in zip(layers.choices, layers.figures, strict=True)
-    }
+    sections = {one.choice.layer.name: one.choice.section(one.figures.bond_dims) for one in layers.made}
     writer.write_json("config.json", mpo_config(source.config, sections))
     writer.write_bytes(OWN_MODULE, resources.files("bondwise").joinpath(OWN_MODULE).read_bytes())
     for name, content in code.items():
@@ -200,6 +201,18 @@ def _replacement(choice: Choice, path: Path, figures: LayerFigures) -> Replaceme
         for name, shape in shapes.items()
     ]
     return Replacement(removed=(choice.layer.tensors[0],), added=tuple(added), tensors=lambda: iter(read_tensors(path).values()))
+
+
+def _refit(layer: Layer, path: Path) -> Replacement:
+    name = layer.tensors[0]
+    planned = PlannedTensor(name, layer.dtype, layer.shape[::-1] if layer.transposed else layer.shape)
+    return Replacement(removed=(name,), added=(planned,), tensors=lambda: iter(read_tensors(path).values()))
+
+
+def _refitted(layer: Layer, path: Path) -> Tensor:
+    """The weight [out, in], float32, of a layer that stayed dense."""
+    weight = read_tensors(path)["weight"].float()
+    return weight.mT if layer.transposed else weight
 
 
 def _verify(run: Run, source: Checkpoint, folder: Path, layers: Layers) -> float:
@@ -222,7 +235,8 @@ def _verify(run: Run, source: Checkpoint, folder: Path, layers: Layers) -> float
 
         return step
 
-    weights = {choice.layer.name: functools.partial(_dense, choice, path, figures) for choice, path, figures in zip(*layers, strict=True)}
+    weights = {one.choice.layer.name: functools.partial(_dense, *one) for one in layers.made}
+    weights |= {layer.name: functools.partial(_refitted, layer, path) for layer, path in layers.refitted}
     expected = streamed_log_probs(
         source, ids, weights=weights, device=run.device, allow_code=run.request.allow_code, step=half(0)
     )  # [tokens, vocabulary]

@@ -653,6 +653,10 @@ export interface TensorizeResult {
   bytes: number;
   original_bytes: number;
   layers: LayerFigures[];
+  /**
+   * Layers that stayed dense and have other weights than before.
+   */
+  refitted?: string[];
   original?: Evaluation | null;
   compressed?: Evaluation | null;
   predicted?: Predicted1 | null;
@@ -1109,6 +1113,10 @@ export interface TensorizeOptions {
    */
   tensorize: [TensorizeRule, ...TensorizeRule[]];
   calibration?: CalibrationOptions2;
+  /**
+   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
+   */
+  refit?: string[];
   /**
    * The folder to make. It appears only when it is whole.
    */

@@ -134,6 +134,44 @@ def test_what_is_made_in_sequence_goes_on_after_a_stop_to_the_same_bytes(tmp_pat
     assert sorted(told) == sorted(layer["name"] for layer in result["layers"])
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_dense_layers_are_fitted_anew(architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that write into the residual stream: less is lost on the text, the file has their weights, a stop changes nothing."""
+    folder = save_tiny_model(architecture, tmp_path / "base")
+    down = {"llama": "*.down_proj", "gpt2": "*.mlp.c_proj"}[architecture]
+    ids = token_sequences(make_tokenizer(), "builtin", "calibration", **TEXT)
+    rule = {"layers": ["*"], "exclude": [down], "chi": 8, "method": "sequential"}
+    lost: list[float] = []
+    for name, refit in (("as-is", list[str]()), ("fitted", [down])):
+        run = make_run(
+            tmp_path / name,
+            "tensorize",
+            {"tensorize": [rule], "refit": refit, "output": str(tmp_path / f"out-{name}"), "calibration": TEXT},
+            model=str(folder),
+        )
+        if refit:
+            cancel_after_layer(run, 1, monkeypatch)
+            (run / "cancel").unlink()
+        result = finish(run)
+        assert len(result["refitted"]) == 2 * len(refit)
+        with torch.no_grad():
+            made, original = (load_model(one)(input_ids=ids).logits.log_softmax(-1) for one in (tmp_path / f"out-{name}", folder))
+        lost.append(float((original.exp() * (original - made)).sum(-1).mean()))
+    assert lost[1] < 0.97 * lost[0]
+    before, after = (open_checkpoint(one) for one in (folder, tmp_path / "out-fitted"))
+    assert set(result["refitted"]) == {name.removesuffix(".weight") for name in before.tensors if name.endswith(f"{down[2:]}.weight")}
+    for name in result["refitted"]:
+        one, other = (source.read(f"{name}.weight") for source in (before, after))
+        assert one.shape == other.shape and 0 < float((one - other).norm()) < float(one.norm())
+    assert "Stayed dense" in (tmp_path / "out-fitted" / "README.md").read_text()
+
+
+def test_fitting_anew_needs_layers_made_in_sequence(tmp_path: Path) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    options = {"tensorize": [{"layers": ["*.q_proj"], "chi": 4, "method": "fisher"}], "output": str(tmp_path / "out"), "calibration": TEXT}
+    assert "--method sequential" in fail(make_run(tmp_path / "run", "tensorize", {**options, "refit": ["*.down_proj"]}, model=str(folder)))
+
+
 def test_methods_mix_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_tiny_model("llama", tmp_path / "base")
     rules = (

@@ -88,7 +88,9 @@ def test_the_compressed_model_computes_what_its_cores_say(tmp_path: Path, archit
     expected = base_logits(base, weights)
     assert (expected - base_logits(base, {})).abs().max() > 0.05  # the compression is felt, so equality means something
     torch.testing.assert_close(logits_of(loaded), expected, rtol=1e-4, atol=1e-4)
-    assert result["parameters"] == sum(tensor.numel() for path in output.glob("*.safetensors") for tensor in load_file(path).values())
+    tensors = {name: tensor for path in output.glob("*.safetensors") for name, tensor in load_file(path).items()}
+    assert result["parameters"] == sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point())
+    assert result["bytes"] == sum(tensor.nbytes for tensor in tensors.values())
     assert result["logits_difference"] < 1e-3
     tokenizer = AutoTokenizer.from_pretrained(output)
     assert tokenizer.decode(tokenizer("Hello").input_ids) == "Hello"
