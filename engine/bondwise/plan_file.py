@@ -64,7 +64,7 @@ def write_plan(path: Path, plan: PlanFile) -> None:
 def to_text(plan: PlanFile) -> str:
     """A plan as a person would lay it out: one line for a rule."""
     fields = plan.model_dump(by_alias=True, exclude_none=True, exclude={"tensorize"})
-    last = {key: fields.pop(key) for key in ("calibration", "evaluate") if key in fields}
+    last = {key: fields.pop(key) for key in ("calibration", "refit", "evaluate") if key in fields}
     head = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in fields.items()]
     rules = ",\n".join(f"    {_rule(rule)}" for rule in plan.tensorize)
     tail = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in last.items()]
@@ -89,6 +89,8 @@ def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
     }
     if plan.predicted is not None:
         options["predicted"] = plan.predicted.model_dump(exclude_none=True)
+    if plan.refit is not None:
+        options["refit"] = plan.refit
     for key, text in (("calibration", plan.calibration), ("evaluate", plan.evaluate)):
         if text is not None:
             is_file = text.data.endswith((".txt", ".jsonl"))

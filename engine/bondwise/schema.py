@@ -45,6 +45,9 @@ METHOD_HELP = (
 )
 
 
+REFIT_HELP = "Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`."
+
+
 class TensorizeRule(Strict):
     """Which layers become MPOs and how. Later rules do not touch what an earlier rule matched."""
 
@@ -99,10 +102,7 @@ class CalibrationOptions(Strict):
 class TensorizeOptions(Strict):
     tensorize: Annotated[list[TensorizeRule], Field(min_length=1)]
     calibration: CalibrationOptions = CalibrationOptions()
-    refit: Annotated[
-        list[str],
-        Field(description="Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`."),
-    ] = []
+    refit: Annotated[list[str], Field(description=REFIT_HELP)] = []
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
@@ -411,7 +411,8 @@ class PlanFile(Strict):
         list[TensorizeRule],
         Field(min_length=1, description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
     ]
-    calibration: Annotated[CalibrationOptions, Field(description="The text for the methods `input` and `fisher`.")] | None = None
+    calibration: Annotated[CalibrationOptions, Field(description="The text for all methods but `plain`.")] | None = None
+    refit: Annotated[list[str], Field(description=REFIT_HELP)] | None = None
     evaluate: Annotated[EvaluateOptions, Field(description="How both models are measured; leave it out to measure nothing.")] | None = None
 
 

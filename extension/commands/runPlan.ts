@@ -70,7 +70,7 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
   if (taken?.severity === vscode.InputBoxValidationSeverity.Error) {
     throw plan.error(['output'], taken.message, vscode.l10n.t('Name another folder.'));
   }
-  const { predicted, tensorize } = plan.file;
+  const { predicted, refit, tensorize } = plan.file;
   const evaluate = await withText(plan, 'evaluate', at);
   const calibration = await withText(plan, 'calibration', at);
   const request: RunRequest = {
@@ -82,6 +82,7 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
       output,
       evaluate,
       ...(calibration && { calibration }),
+      ...(refit && { refit }),
       ...(predicted && { predicted }),
     },
   };

@@ -819,6 +819,7 @@ export interface PlanFile {
    */
   tensorize: [TensorizeRule, ...TensorizeRule[]];
   calibration?: CalibrationOptions1 | null;
+  refit?: string[] | null;
   evaluate?: EvaluateOptions2 | null;
 }
 /**
@@ -901,7 +902,7 @@ export interface TensorizeRule {
   method?: 'plain' | 'input' | 'fisher' | 'sequential';
 }
 /**
- * The text for the methods `input` and `fisher`.
+ * The text for all methods but `plain`.
  */
 export interface CalibrationOptions1 {
   /**

@@ -281,7 +281,8 @@ def test_a_plan_with_another_method_says_so_in_every_rule(model: Path, tmp_path:
     write_plan(plan_path, file)
     assert read_plan(plan_path) == file
     _, options = run_options(plan_path, file)
-    assert options["calibration"]["data"] == profile.data
+    assert options["calibration"]["data"] == profile.data and "refit" not in options
+    assert run_options(plan_path, file.model_copy(update={"refit": ["*.down_proj"]}))[1]["refit"] == ["*.down_proj"]
     path = write_profile(tmp_path, profile.model_copy(update={"data": "mine.txt"}))
     _, file = make_plan(Request(model, path, "85%", method="input"), plan_path)
     assert file is not None and file.calibration is not None and file.calibration.data == "../mine.txt"
