@@ -264,7 +264,8 @@ export class Workbench {
         await this.page.keyboard.press('F1');
         await this.quickInputBox().fill(`>${title}`, { timeout: 5000 });
         await row.waitFor({ timeout: 2000 });
-        break;
+        await row.click({ timeout: 3000 });
+        return;
       } catch (error) {
         if (attempt === 12) {
           throw error;
@@ -273,7 +274,6 @@ export class Workbench {
         await this.quickInput().waitFor({ state: 'hidden' });
       }
     }
-    await row.click();
   }
 
   /** Answers the open input step. */
