@@ -159,8 +159,12 @@ export class ModelList implements vscode.Disposable {
       const isAdded = added.includes(folder);
       next.set(folder, known && !stale.has(folder) ? { ...known, added: isAdded } : await this.#open(folder, isAdded));
     });
+    const changed = next.size !== this.#entries.size || [...next].some(([folder, entry]) => !same(entry, this.#entries.get(folder)));
     this.#entries = next;
-    this.#changed.fire();
+    if (changed) {
+      // While VS Code reads rows anew, a click in their menus finds none: so not for nothing.
+      this.#changed.fire();
+    }
   }
 
   async #find(): Promise<readonly string[]> {
@@ -258,6 +262,10 @@ export class ModelList implements vscode.Disposable {
   async #store(key: string, folders: readonly string[]): Promise<void> {
     await this.#state.update(key, folders.length > 0 ? folders : undefined);
   }
+}
+
+function same(entry: ModelEntry, before: ModelEntry | undefined): boolean {
+  return entry.model === before?.model && entry.added === before?.added && entry.problem === before.problem;
 }
 
 /** Files whose change makes a model another one. */

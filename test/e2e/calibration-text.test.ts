@@ -15,8 +15,7 @@ const bondwise = new Bondwise(window);
 
 async function ask(...below: readonly string[]): Promise<void> {
   const row = await bondwise.openPath(sampleName, 'Block 14', ...below);
-  await window.contextMenu(row, 'Tensorize…');
-  await window.pickRow('Low rank, data-aware').waitFor();
+  await window.contextQuestion(row, 'Tensorize…', 'Low rank, data-aware');
 }
 
 async function setting(): Promise<unknown> {

@@ -30,7 +30,7 @@ void test('the model of the workspace stands in the view with its blocks and lay
 
 void test('Tensorize… shows what each choice makes, and refuses what cannot be', async () => {
   const row = await bondwise.openPath(sampleName, 'Block 14', layer);
-  await window.contextMenu(row, 'Tensorize…', 'menu-dark');
+  await window.contextQuestion(row, 'Tensorize…', '2 sites', 'menu-dark');
   await window.quickInputTitle(`Tensorize model.layers.14.${layer}`);
   const name = await bondwise.answerTensorize({ sites: '2 sites', size: '50%' }, 'steps');
   await window.quickInputBox().fill(sampleName);

@@ -36,7 +36,7 @@ async function ran(model: string): Promise<boolean> {
 
 /** @returns the name that is proposed for the new folder, and taken. */
 async function tensorize(model: string): Promise<string> {
-  await window.contextMenu(await bondwise.openPath(model, 'Block 0', 'self_attn.q_proj'), 'Tensorize…');
+  await window.contextQuestion(await bondwise.openPath(model, 'Block 0', 'self_attn.q_proj'), 'Tensorize…', 'Low rank');
   const proposed = await bondwise.answerTensorize({ sites: 'Low rank', size: '50%' });
   await window.quickInputBox().press('Enter');
   return proposed;
@@ -49,8 +49,7 @@ async function allDone(count: number): Promise<void> {
 
 /** As it is proposed, from the predictions of one calibration pass. */
 async function profile(model: string): Promise<void> {
-  await window.contextMenu(await bondwise.openPath(model), 'Profile Sensitivity…');
-  await window.pickRow('Predicted').click();
+  await (await window.contextQuestion(await bondwise.openPath(model), 'Profile Sensitivity…', 'Predicted')).click();
   await window.pickRow('Built-in text').click();
   await window.quickInput().locator('.quick-input-message', { hasText: 'Enter starts the run' }).waitFor();
   await window.quickInputBox().press('Enter');

@@ -34,7 +34,7 @@ void test('a run of ten selected blocks is cancelled: its process is gone, and n
   await (await bondwise.openPath(sampleName, 'Block 0')).click({ modifiers: ['Control'] });
   const last = await bondwise.openPath(sampleName, 'Block 9');
   await last.click({ modifiers: ['Shift'] });
-  await window.contextMenu(last, 'Tensorize…', 'multi-select-dark');
+  await window.contextQuestion(last, 'Tensorize…', 'Low rank', 'multi-select-dark');
   const name = await bondwise.answerTensorize({ sites: 'Low rank', size: '90%' });
   output = path.join(session.folder, name);
   await window.quickInputBox().press('Enter');

@@ -206,6 +206,27 @@ export class Workbench {
 
   // --- menus ---------------------------------------------------------------------------------------------------------------------
 
+  /**
+   * Asks a question by an entry of a context menu, and waits for its first answer in the list. Asked again when it does not come: a row that
+   * VS Code reads anew at the moment of the click is none.
+   */
+  async contextQuestion(target: Locator, entry: string, answer: string, shot?: string): Promise<Locator> {
+    const row = this.pickRow(answer);
+    for (let attempt = 0; ; attempt += 1) {
+      await this.contextMenu(target, entry, shot);
+      try {
+        await row.waitFor({ timeout: 15_000 });
+        return row;
+      } catch (error) {
+        if (attempt === 2) {
+          throw error;
+        }
+        await this.page.keyboard.press('Escape');
+        await this.quickInput().waitFor({ state: 'hidden' });
+      }
+    }
+  }
+
   /** Right-clicks a target and clicks an entry of the context menu. `shot` names a screenshot of the open menu. */
   async contextMenu(target: Locator, entry: string, shot?: string): Promise<void> {
     const item = this.menuItem(entry);
