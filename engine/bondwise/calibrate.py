@@ -137,20 +137,35 @@ def collect_moments(
     Raises UserError where a layer is not a module of the model, no token or no gradient reaches it, or what it computes is not finite.
     """
     check_fits(model, ids)
-    sums = {layer.name: _Sums(layer, _module(model, layer), None if directions is None else directions[layer.name]) for layer in layers}
+    sums = new_sums(model, layers, directions)
     generator = torch.Generator().manual_seed(seed)
-    with _collecting(model, list(sums.values()), gradients=gradients, check_cancelled=check_cancelled), torch.set_grad_enabled(gradients):
+    with collecting(model, list(sums.values()), gradients=gradients, check_cancelled=check_cancelled), torch.set_grad_enabled(gradients):
         for done, sequence in enumerate(ids):
             check_cancelled()
             logits = cast("Tensor", cast("Any", model)(input_ids=sequence[None].to(model.device), use_cache=False).logits)[0]
             progress(done + 0.5, len(ids))
             check_cancelled()
             if gradients:
-                logits.backward(_loss_gradient(logits.detach(), generator))
-            if 2 * (done + 1) in (len(ids), len(ids) + 1) and len(ids) > 1:
-                for one in sums.values():
-                    one.note_half()
+                logits.backward(loss_gradient(logits.detach(), generator))
+            note_half(sums, done + 1, len(ids))
             progress(done + 1, len(ids))
+    return means(sums, ids, gradients=gradients)
+
+
+def new_sums(model: PreTrainedModel, layers: Sequence[Layer], directions: Mapping[str, Tensor] | None) -> dict[str, Sums]:
+    """By layer, with nothing in them. Raises UserError where a layer is not a module of the model."""
+    return {layer.name: Sums(layer, _module(model, layer), None if directions is None else directions[layer.name]) for layer in layers}
+
+
+def note_half(sums: Mapping[str, Sums], done: int, sequences: int) -> None:
+    """To be called after each sequence."""
+    if done == (sequences + 1) // 2 < sequences:
+        for one in sums.values():
+            one.note_half()
+
+
+def means(sums: dict[str, Sums], ids: Tensor, *, gradients: bool) -> dict[str, Moments]:
+    """After all of `ids` [sequences, length]; the sums are used up. Raises UserError where there are none of a layer, or not finite."""
     share = (len(ids) + 1) // 2 / len(ids)
     found = {name: one.mean(sums, ids.numel(), share) for name, one in sums.items()}
     if gradients and (without := next((one.layer for name, one in sums.items() if found[name].gradients is None), None)) is not None:
@@ -159,7 +174,7 @@ def collect_moments(
 
 
 @dataclass
-class _Sums:
+class Sums:
     """What is being added up of one layer. Only the lower triangles hold it."""
 
     layer: Layer
@@ -172,7 +187,7 @@ class _Sums:
     gradients: Tensor | None = None
     directions: Tensor | None = None
     tokens: int = 0
-    half: _Sums | None = None
+    half: Sums | None = None
     """The sums after the first half of the sequences."""
     finished: Tensor | None = field(default=None, init=False)
     """S of the leader, once made."""
@@ -180,9 +195,9 @@ class _Sums:
     def note_half(self) -> None:
         inputs = None if self.inputs is None else self.inputs.clone()
         gradients = None if self.gradients is None else self.gradients.clone()
-        self.half = _Sums(self.layer, self.module, None, self.leader, inputs, gradients, None, self.tokens)
+        self.half = Sums(self.layer, self.module, None, self.leader, inputs, gradients, None, self.tokens)
 
-    def mean(self, others: dict[str, _Sums], tokens: int, share: float) -> Moments:
+    def mean(self, others: dict[str, Sums], tokens: int, share: float) -> Moments:
         """Of `tokens` tokens of the text, `share` of them in the first half."""
         leader = others[self.leader or self.layer.name]
         if leader.inputs is None:
@@ -195,7 +210,7 @@ class _Sums:
         directions = None if self.directions is None else self.directions / tokens
         return Moments(leader.finished, gradients, leader.tokens, directions, self._mean_half(leader, tokens, share))
 
-    def _mean_half(self, leader: _Sums, tokens: int, share: float) -> Half | None:
+    def _mean_half(self, leader: Sums, tokens: int, share: float) -> Half | None:
         ours, theirs = self.half, leader.half
         if ours is None or theirs is None or theirs.inputs is None or theirs.tokens == leader.tokens:
             return None
@@ -229,11 +244,11 @@ class _Sums:
 
 
 @contextmanager
-def _collecting(model: PreTrainedModel, sums: Sequence[_Sums], *, gradients: bool, check_cancelled: Callable[[], None]) -> Generator[None]:
+def collecting(model: PreTrainedModel, sums: Sequence[Sums], *, gradients: bool, check_cancelled: Callable[[], None]) -> Generator[None]:
     """Inside the block every pass through the model adds to `sums`."""
     readers = WeakTensorKeyDictionary()
 
-    def forward(one: _Sums, _module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+    def forward(one: Sums, _module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         check_cancelled()
         read = arguments[0].detach()
         if one.leader is None:
@@ -251,7 +266,7 @@ def _collecting(model: PreTrainedModel, sums: Sequence[_Sums], *, gradients: boo
         if gradients:
             output.register_hook(partial(backward, one, one.short_side(read, output.detach())))
 
-    def backward(one: _Sums, short_side: Tensor, gradient: Tensor) -> None:
+    def backward(one: Sums, short_side: Tensor, gradient: Tensor) -> None:
         check_cancelled()
         one.add_gradient(short_side, gradient)
 
@@ -312,7 +327,7 @@ def _finish(total: Tensor, count: int, what: str) -> Tensor:
 
 
 @torch.no_grad()
-def _loss_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
+def loss_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
     """The gradient p − onehot(label) [tokens, vocabulary] of the summed loss of drawn labels, in the dtype of the logits of that shape."""
     gradient = torch.empty_like(logits)
     for rows, out in zip(logits.split(CHUNK), gradient.split(CHUNK), strict=True):

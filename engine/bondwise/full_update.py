@@ -11,6 +11,7 @@ from bondwise.layer_files import read_tensors
 from bondwise.layers import contract_stored
 from bondwise.replay import layer_module
 from bondwise.sequential import walk_and_update
+from bondwise.streaming import WholeModel
 from bondwise.walk import Walk
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel], room: 
         return made.to(wanted.dtype)
 
     walk_and_update(
-        Walk(model(), work.model_map.container, work.ids),
+        Walk(WholeModel(model(), work.model_map.container), work.ids),
         [layer for layer in work.model_map.layers if _is_module(model(), layer)],
         {*by_name, *(layer.name for layer in work.refits)},
         make,

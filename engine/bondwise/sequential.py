@@ -57,6 +57,7 @@ Make = Callable[[Layer, Tensor, Tensor], Tensor]
 """A layer, its W* [out, in] float64 and E[x₁x₁ᵀ] [in, in] → its weight [out, in] from then on."""
 
 
+@torch.no_grad()
 def walk_and_update(
     walk: Walk,
     layers: Sequence[Layer],
@@ -74,15 +75,16 @@ def walk_and_update(
     by_block: defaultdict[int, list[Layer]] = defaultdict(list)
     for layer in layers:
         by_block[layer.block].append(layer)
-    original, changed = list(walk.start), list(walk.start)
+    original = changed = walk.start
     for block in range(len(walk.blocks)):
         progress(block, len(walk.blocks))
-        if wanted & {layer.name for layer in by_block[block]}:
-            original, changed = _Block(walk, block, by_block[block], check_cancelled).update(original, changed, wanted, make)
-        else:
-            same = original is changed
-            original = _step(walk, block, original, check_cancelled)
-            changed = original if same else _step(walk, block, changed, check_cancelled)
+        with walk.filled(block):
+            if wanted & {layer.name for layer in by_block[block]}:
+                original, changed = _Block(walk, block, by_block[block], check_cancelled).update(original, changed, wanted, make)
+            else:
+                same = original is changed
+                original = _step(walk, block, original, check_cancelled)
+                changed = original if same else _step(walk, block, changed, check_cancelled)
     progress(len(walk.blocks), len(walk.blocks))
 
 

@@ -1,14 +1,16 @@
-"""A forward pass with the weights of one block in memory at a time, so that peak memory does not grow with the number of blocks.
+"""Models with the weights of one block in memory at a time, so that peak memory does not grow with the number of blocks.
 
-It serves to check a written folder, of any size, against the dense product of its cores. The model is built without weights; before a block
-runs, transformers' own loader (renaming, fusing of experts, dtypes, as in `from_pretrained`) fills it from the checkpoint, and after it the
-weights are let go. Files are read, not mapped: mapped pages would count as memory.
+A forward pass of that kind checks a written folder, of any size, against the dense product of its cores; and models that do not fit in
+memory are calibrated and compressed so. The model is built without weights; before a block runs, transformers' own loader (renaming, fusing
+of experts, dtypes, as in `from_pretrained`) fills it from the checkpoint, and after it the weights are let go. Files are read, not mapped:
+mapped pages would count as memory.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from bondwise.errors import UserError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
     from bondwise.checkpoint import Checkpoint
@@ -46,14 +49,103 @@ def streamed_log_probs(
     """
     import torch
 
-    dtype = dtype or torch.float32
-    if "quantization_config" in checkpoint.config:
-        raise UserError(f"{checkpoint.folder} is quantized and cannot be read block by block.", "Start from the model before quantization.")
-    model = empty_model(checkpoint, dtype=dtype, allow_code=allow_code)
-    load = _loader(checkpoint, model, _sources(checkpoint, weights or {}), device, dtype)
-    with torch.no_grad(), _streaming(checkpoint, model, load, step):
-        logits = cast("Any", model)(input_ids=input_ids[None].to(device), use_cache=False).logits[0]  # [tokens, vocabulary]
+    streamed = StreamedModel(checkpoint, weights=weights, device=device, dtype=dtype or torch.float32, allow_code=allow_code)
+    with torch.no_grad(), streamed.running(step):
+        logits = cast("Any", streamed.model)(input_ids=input_ids[None].to(device), use_cache=False).logits[0]  # [tokens, vocabulary]
         return torch.log_softmax(logits.float(), dim=-1).cpu()
+
+
+class WholeModel:
+    """A model all of whose blocks have their weights all the time."""
+
+    def __init__(self, model: PreTrainedModel, container: str | None) -> None:
+        self.model = model
+        self.device = str(model.device)
+        self.path, self.blocks = _block_modules(model, container)
+
+    @contextmanager
+    def block(self, index: int) -> Generator[None]:
+        """Inside, the block with that number has its weights."""
+        assert 0 <= index < len(self.blocks)
+        yield
+
+
+class StreamedModel(WholeModel):
+    """A model whose blocks have weights, frozen, only while they are used. What is in no block (embedding, last norm, head) keeps them."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        weights: Weights | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype,
+        allow_code: bool = False,
+    ) -> None:
+        """`weights` and the errors are those of `streamed_log_probs`, `dtype` what is computed in."""
+        if "quantization_config" in checkpoint.config:
+            raise UserError(
+                f"{checkpoint.folder} is quantized and cannot be read block by block.", "Start from the model before quantization."
+            )
+        container = find_container(checkpoint.tensors.values())
+        super().__init__(empty_model(checkpoint, dtype=dtype, allow_code=allow_code), container)
+        self.device = device
+        self._checkpoint = checkpoint
+        self._load = _loader(checkpoint, self.model, _sources(checkpoint, weights or {}), device, dtype)
+        self._names: dict[int, list[str]] = {index: [] for index in range(len(self.blocks))}
+        resident: list[str] = []
+        for name in checkpoint.tensors:
+            index = block_index(name, container)
+            (resident if index is None else self._names.get(index, resident)).append(name)
+        self._load(resident)
+        self.model.requires_grad_(False)
+        _tie_weights(self.model)
+        _check_loaded(checkpoint, self.model, "", leaving_out=f"{self.path}." if self.blocks else None)
+
+    @contextmanager
+    def block(self, index: int) -> Generator[None]:
+        """Inside, the block with that number has the weights of the checkpoint; what became of them there is let go."""
+        self._fill(index)
+        try:
+            yield
+        finally:
+            self._empty(index)
+
+    @contextmanager
+    def running(self, step: Callable[[int, int], None] | None = None) -> Generator[None]:
+        """Inside, the model can run as a whole. `step(blocks done, blocks)` is called after each block."""
+
+        def fill(_module: nn.Module, _arguments: object, index: int) -> None:
+            self._fill(index)
+
+        def empty(_module: nn.Module, _arguments: object, _output: object, index: int) -> None:
+            self._empty(index)
+            if step is not None:
+                step(index + 1, len(self.blocks))
+
+        with ExitStack() as hooks:
+            for index, block in enumerate(self.blocks):
+                hooks.callback(block.register_forward_pre_hook(partial(fill, index=index)).remove)
+                hooks.callback(block.register_forward_hook(partial(empty, index=index)).remove)
+            yield
+
+    def _fill(self, index: int) -> None:
+        block = self.blocks[index]
+        self._load(self._names[index])
+        block.requires_grad_(False)
+        _check_loaded(self._checkpoint, block, f"{self.path}.{index}.")
+
+    def _empty(self, index: int) -> None:
+        _drop_weights(self.blocks[index])
+        release_freed_memory()
+
+
+def computing_dtype(checkpoint: Checkpoint, device: str) -> torch.dtype:
+    """What `load_model` computes in: float32 on a CPU, elsewhere what the checkpoint says of itself."""
+    import torch
+
+    said = checkpoint.config.get("dtype", checkpoint.config.get("torch_dtype"))
+    return torch.float32 if device == "cpu" or not isinstance(said, str) else getattr(torch, said)
 
 
 @dataclass(frozen=True)
@@ -64,42 +156,6 @@ class _Lazy:
 
     def __getitem__(self, index: object) -> torch.Tensor:
         return self.read()
-
-
-@contextmanager
-def _streaming(
-    checkpoint: Checkpoint, model: PreTrainedModel, load: Callable[[Sequence[str]], None], step: Callable[[int, int], None] | None
-) -> Generator[None]:
-    """Inside the block the model can run, and each of its blocks has weights only while it does."""
-    container = find_container(checkpoint.tensors.values())
-    path, blocks = _block_modules(model, container)
-    names_of: dict[int, list[str]] = {index: [] for index in range(len(blocks))}
-    resident: list[str] = []
-    for name in checkpoint.tensors:
-        index = block_index(name, container)
-        (resident if index is None else names_of.get(index, resident)).append(name)
-    load(resident)
-    _tie_weights(model)
-    _check_loaded(checkpoint, model, "", leaving_out=f"{path}." if blocks else None)
-    handles: list[torch.utils.hooks.RemovableHandle] = []
-    for index, block in enumerate(blocks):
-
-        def fill(module: torch.nn.Module, arguments: object, index: int = index) -> None:
-            load(names_of[index])
-            _check_loaded(checkpoint, module, f"{path}.{index}.")
-
-        def empty(module: torch.nn.Module, arguments: object, output: object, index: int = index) -> None:
-            _drop_weights(module)
-            release_freed_memory()
-            if step is not None:
-                step(index + 1, len(blocks))
-
-        handles += [block.register_forward_pre_hook(fill), block.register_forward_hook(empty)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _block_modules(model: PreTrainedModel, container: str | None) -> tuple[str, list[torch.nn.Module]]:

@@ -29,6 +29,7 @@ from bondwise.replay import layer_module
 from bondwise.schema import Budget
 from bondwise.sequential import walk_and_update
 from bondwise.spectral import curve
+from bondwise.streaming import WholeModel
 from bondwise.text import token_sequences
 from bondwise.walk import Walk
 from bondwise.weighted import decompose_weighted
@@ -133,7 +134,7 @@ class Bench:
                 return wanted
             return mpo.contract(decompose_weighted(wanted, own, self.moments[layer.name].gradients, chi=chis[layer.name]).cores)
 
-        walk_and_update(Walk(model, self.map.container, self.text), self.map.layers, {*chis, *downs}, make, **QUIET)
+        walk_and_update(Walk(WholeModel(model, self.map.container), self.text), self.map.layers, {*chis, *downs}, make, **QUIET)
         return model
 
     def model(self, way: str, keep: float) -> PreTrainedModel:

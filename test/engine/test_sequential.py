@@ -15,6 +15,7 @@ from bondwise.loading import load_model
 from bondwise.modelmap import map_model
 from bondwise.replay import is_transposed, layer_module
 from bondwise.sequential import updated_weight, walk_and_update
+from bondwise.streaming import WholeModel
 from bondwise.walk import Walk
 from bondwise.weighted import decompose_weighted
 
@@ -73,12 +74,12 @@ def test_the_target_solves_its_least_squares_problem(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
 def test_steps_are_the_models_own_hidden_states(name: str, tmp_path: Path) -> None:
     model, _, container = opened(name, tmp_path / "base")
-    walk = Walk(model, container, IDS)
+    walk = Walk(WholeModel(model, container), IDS)
     for sequence, start in zip(IDS, walk.start, strict=True):
-        with torch.no_grad():
-            expected = model(sequence[None], output_hidden_states=True).hidden_states
+        expected = model(sequence[None], output_hidden_states=True).hidden_states
         torch.testing.assert_close(start, expected[0])
         for block in range(len(walk.blocks) - 1):  # the last one's is told after the final norm
             torch.testing.assert_close(walk.step(block, expected[block]), expected[block + 1])
@@ -100,15 +101,16 @@ def test_a_model_that_passes_on_more_is_refused(tmp_path: Path) -> None:
     model.model.embed_tokens.register_forward_hook(remember)
     rotary.forward = depending
     with pytest.raises(UserError, match="passes more than a hidden state"):
-        Walk(model, container, IDS)
+        Walk(WholeModel(model, container), IDS)
 
 
 @pytest.mark.parametrize("name", list(WRITERS))
 def test_the_writers_of_the_residual_stream_are_found(name: str, tmp_path: Path) -> None:
     model, layers, container = opened(name, tmp_path / "base")
-    walk = Walk(model, container, IDS)
+    walk = Walk(WholeModel(model, container), IDS)
     block = sequential._Block(walk, 0, [layer for layer in layers if layer.block == 0], lambda: None)
-    block._learn(walk.start[0])
+    with torch.no_grad():
+        block._learn(walk.start[0])
     assert [layer.name.split(".0.", 1)[1] for layer in block._writers] == WRITERS[name]
 
 
@@ -123,7 +125,7 @@ def test_without_a_loss_nothing_changes(name: str, tmp_path: Path) -> None:
         torch.testing.assert_close(wanted.float(), before[layer.name], rtol=1e-3, atol=1e-4)
         return wanted
 
-    walk_and_update(Walk(model, container, IDS), layers, {layer.name for layer in layers}, make, **QUIET)
+    walk_and_update(Walk(WholeModel(model, container), IDS), layers, {layer.name for layer in layers}, make, **QUIET)
     assert sorted(called) == sorted(before)
 
 
@@ -131,9 +133,10 @@ def test_without_a_loss_nothing_changes(name: str, tmp_path: Path) -> None:
 def test_later_layers_make_up_for_earlier_ones(name: str, tmp_path: Path) -> None:
     """On the calibration text what leaves the last block is nearer to the original than when each layer is compressed by itself."""
     model, layers, container = opened(name, tmp_path / "base")
-    walk = Walk(model, container, IDS)
+    walk = Walk(WholeModel(model, container), IDS)
     wanted = {layer.name for layer in layers}
 
+    @torch.no_grad()
     def leaving() -> Tensor:
         states = list(walk.start)
         for block in range(len(walk.blocks)):
@@ -178,7 +181,7 @@ def test_a_layer_that_not_every_token_reaches_is_refused(tmp_path: Path) -> None
         return torch.cat([forward(x[:, :5]), x[:, 5:]], 1)
 
     mlp.forward = expert
-    walk = Walk(model, container, IDS)
+    walk = Walk(WholeModel(model, container), IDS)
     attention = {layer.name for layer in layers if layer.group == "attention"}
     walk_and_update(walk, layers, attention, same, **QUIET)
     with pytest.raises(UserError, match=r"Not every token reaches model\.layers\.1\.mlp\.gate_proj"):
@@ -191,6 +194,6 @@ def test_it_can_be_cancelled(tmp_path: Path) -> None:
     def cancel() -> None:
         raise KeyboardInterrupt
 
-    walk = Walk(model, container, IDS)
+    walk = Walk(WholeModel(model, container), IDS)
     with pytest.raises(KeyboardInterrupt):
         walk_and_update(walk, layers, {layers[0].name}, same, progress=nothing, check_cancelled=cancel)
