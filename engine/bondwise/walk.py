@@ -45,7 +45,7 @@ class Walk:
         does not take such sequences."""
         check_fits(model.model, ids)
         self._whole, self._ids = model, ids
-        self.model, self.blocks = model.model, model.blocks
+        self.model, self.blocks, self.device = model.model, model.blocks, model.device
         self._answer = self._learn_answer()
         self._calls = self._learn_calls(ids[0])
         if not _alike(self._calls, self._learn_calls(ids[-1])):
@@ -95,7 +95,7 @@ class Walk:
         """The logits [length, vocabulary] of the sequence with that number, when `state` [1, length, hidden] leaves the last block."""
 
         def hand_on(*_arguments: Any, **_named: Any) -> Any:
-            return self._answer(state)
+            return self._answer(state.clone())
 
         return self._run(self._ids[number], [hand_on] * len(self.blocks))[0]
 
@@ -145,7 +145,7 @@ class Walk:
             for block, forward in zip(self.blocks, forwards, strict=False):
                 replaced.enter_context(_forward(block, forward))
             try:
-                return cast("Any", self.model)(input_ids=sequence[None].to(self._whole.device), use_cache=False).logits
+                return cast("Any", self.model)(input_ids=sequence[None].to(self.device), use_cache=False).logits
             except _Enough:
                 return torch.empty(1, 0, 0)
 
