@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, NamedTuple
 
+from bondwise.block_moments import block_moments
 from bondwise.calibrate import collect_moments, find_directions
 from bondwise.estimate import moment_bytes
 from bondwise.memory import runs_within
 from bondwise.moments_file import MomentStore, store_key
+from bondwise.shelf import Shelf
+from bondwise.streaming import StreamedModel
 from bondwise.text import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from bondwise.checkpoint import Checkpoint
     from bondwise.modelmap import Layer
     from bondwise.run import Run
+
+
+READING = "Reading the calibration text"
 
 
 class Wanted(NamedTuple):
@@ -37,16 +44,18 @@ def each_moments(
     ids: Tensor,
     wanted: Sequence[Wanted],
     *,
-    model: Callable[[], PreTrainedModel],
+    model: Callable[[], PreTrainedModel | StreamedModel],
     room: Callable[[], int],
     warn: Callable[[str], None],
     work: str,
+    files: Path | None = None,
 ) -> Iterator[tuple[str, Moments]]:
     """Each layer once, by name, with its moments over the token ids [sequences, length] int64.
 
     First those that are kept, one in memory at a time; then the others, as many at a time as `room()` bytes hold, which are kept from then
-    on: a run that is killed loses those of one such group at most. `model` is asked for only if there are others, and `room` after it.
-    `work` is the phase of what the caller does with them. Raises UserError as `collect_moments` and `find_directions`.
+    on: a run that is killed loses those of one such group at most. `model` is asked for only if there are others, and `room` after it; one
+    that is streamed is read block by block, and `files`, if given, is the folder for the hidden states meanwhile. `work` is the phase of
+    what the caller does with the moments. Raises UserError as `collect_moments`, `find_directions` and `block_moments`.
     """
     run.phase("Looking for what is known of the model")
     store = MomentStore(store_key(source, fingerprint(ids), run.request.seed, run.device, run.check_cancelled), warn)
@@ -64,16 +73,29 @@ def each_moments(
     if not missing:
         return
     loaded = model()
+    found = (
+        _by_blocks(run, loaded, ids, missing, room, files) if isinstance(loaded, StreamedModel) else _whole(run, loaded, ids, missing, room)
+    )
+    for moments in found:
+        store.write(moments)
+        run.phase(work)
+        for name in list(moments):
+            yield name, moments.pop(name)
+
+
+def _whole(
+    run: Run, model: PreTrainedModel, ids: Tensor, missing: Sequence[Wanted], room: Callable[[], int]
+) -> Iterator[dict[str, Moments]]:
     for group in runs_within(missing, lambda one: moment_bytes(*one.layer.shape), room()):
         layers = [one.layer for one in group]
         directions = None
         if any(one.directions for one in group):
             run.phase("Decomposing layers")
             layer_steps = functools.partial(run.progress, unit="layers")
-            directions = find_directions(loaded, layers, progress=layer_steps, check_cancelled=run.check_cancelled)
-        run.phase("Reading the calibration text")
-        moments = collect_moments(
-            loaded,
+            directions = find_directions(model, layers, progress=layer_steps, check_cancelled=run.check_cancelled)
+        run.phase(READING)
+        yield collect_moments(
+            model,
             layers,
             ids,
             gradients=any(one.gradients for one in group),
@@ -82,7 +104,32 @@ def each_moments(
             progress=functools.partial(run.progress, unit="sequences"),
             check_cancelled=run.check_cancelled,
         )
-        store.write(moments)
-        run.phase(work)
-        for name in list(moments):
-            yield name, moments.pop(name)
+
+
+def _by_blocks(  # noqa: PLR0917 -- as `_whole`
+    run: Run, model: StreamedModel, ids: Tensor, missing: Sequence[Wanted], room: Callable[[], int], files: Path | None
+) -> Iterator[dict[str, Moments]]:
+    reading = False
+
+    def progress(done: float, total: float) -> None:
+        nonlocal reading
+        if not reading:
+            run.phase(READING)
+            reading = True
+        run.progress(done, total, "blocks")
+
+    with Shelf(files) as shelf:
+        for moments in block_moments(
+            model,
+            [one.layer for one in missing],
+            ids,
+            gradients=any(one.gradients for one in missing),
+            directions=any(one.directions for one in missing),
+            seed=run.request.seed,
+            room=room,
+            shelf=shelf,
+            progress=progress,
+            check_cancelled=run.check_cancelled,
+        ):
+            reading = False
+            yield moments

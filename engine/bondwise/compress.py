@@ -22,6 +22,7 @@ from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
 from bondwise.stability import held_out, needs_more_text
+from bondwise.streaming import StreamedModel, computing_dtype
 from bondwise.text import fingerprint
 from bondwise.weighted import predicted_loss
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bondwise.calibrate import Moments
+    from bondwise.estimate import Reading
     from bondwise.modelmap import Layer, ModelMap
     from bondwise.resolve import Choice
     from bondwise.run import Run
@@ -60,13 +62,15 @@ class Layers(NamedTuple):
 class Asked(NamedTuple):
     """What is to become of a model: `choices` become cores, `refits` stay dense and are fitted anew.
 
-    `ids` are the token ids [sequences, length] int64 of the calibration text; None where no choice needs them.
+    `ids` are the token ids [sequences, length] int64 of the calibration text; None where no choice needs them. `reading` says how the model
+    is there for the choices that need them.
     """
 
     model_map: ModelMap
     choices: list[Choice]
     refits: list[Layer]
     ids: Tensor | None
+    reading: Reading
 
 
 def compress_all(run: Run, source: Checkpoint, asked: Asked, told: Told) -> Layers:
@@ -96,7 +100,7 @@ class Work:
 
     def __init__(self, run: Run, source: Checkpoint, asked: Asked, told: Told) -> None:
         self.run, self.source, self.told = run, source, told
-        self.model_map, self.choices, self.refits, self.ids = asked
+        self.model_map, self.choices, self.refits, self.ids, self.reading = asked
         names = [*(choice.layer.name for choice in self.choices), *(layer.name for layer in self.refits)]
         self.paths = {name: layer_path(run.checkpoints, number, name) for number, name in enumerate(names)}
         self.figures: dict[str, LayerFigures] = {}
@@ -142,6 +146,10 @@ class Work:
         check_finite(layer.tensors[0], made)
         save_layer(self.paths[layer.name], self._keys[layer.name], {"weight": made}, None)
 
+    def files(self, name: str) -> Path | None:
+        """The folder for tensors of that kind which the memory does not hold; None where it does."""
+        return self.run.checkpoints / name if self.reading.way == "files" else None
+
     def tell(self) -> None:
         self.run.progress(len(self.figures), len(self.choices), "layers")
 
@@ -150,12 +158,17 @@ def _compress_calibrated(work: Work) -> None:
     run = work.run
     request = cast("TensorizeRequest", run.request)
 
-    def load() -> PreTrainedModel:
+    def load() -> PreTrainedModel | StreamedModel:
         run.phase(f"Loading {work.source.folder.name}")
-        return load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
+        if work.reading.way == "whole":
+            return load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
+        free = device_memory(run.device).free
+        work.told.warn(f"The model does not fit in {free / 1e9:.1f} GB of memory: it is read block by block.")
+        return StreamedModel(work.source, device=run.device, dtype=computing_dtype(work.source, run.device), allow_code=request.allow_code)
 
     def room() -> int:
-        return device_memory(run.device).free // 2
+        free = device_memory(run.device).free
+        return free // 2 if work.reading.way == "whole" else free - work.reading.beside
 
     if weighted := [choice for choice in work.left() if choice.method != "sequential"]:
         _compress_weighted(work, weighted, load, room)
@@ -163,7 +176,9 @@ def _compress_calibrated(work: Work) -> None:
         compress_in_sequence(work, load, room)
 
 
-def _compress_weighted(work: Work, choices: Sequence[Choice], load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:
+def _compress_weighted(
+    work: Work, choices: Sequence[Choice], load: Callable[[], PreTrainedModel | StreamedModel], room: Callable[[], int]
+) -> None:
     assert work.ids is not None
     by_name = {choice.layer.name: choice for choice in choices}
     short: list[tuple[Layer, int, float]] = []
@@ -176,6 +191,7 @@ def _compress_weighted(work: Work, choices: Sequence[Choice], load: Callable[[],
         room=room,
         warn=work.told.warn,
         work="Decomposing layers",
+        files=work.files("states"),
     ):
         choice = by_name[name]
         made = work.make(choice, moments)

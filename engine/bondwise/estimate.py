@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from bondwise.checkpoint import BITS
 from bondwise.device import device_memory, host_memory
@@ -24,19 +24,40 @@ if TYPE_CHECKING:
 LAYER_COPIES = 6
 """Float64 copies of a weight that decomposing and checking it hold at most: the weight, the split state and its work space, the cores,
 the product of the rounded cores and the difference."""
+METRIC_COPIES = 4
+"""Float64 copies of the moment of the longer side that a weighted decomposition holds at most: it, with its ridge, and what they make."""
 ACTIVATIONS = 2
 """Numbers kept for the backward pass, as a multiple of the inputs and outputs of the layers: norms, gates and attention add to those."""
 SLACK = 256 << 20
 """Bytes for what does not depend on the model: workspaces of the libraries, the allocator's own."""
 
 
+class Reading(NamedTuple):
+    """How a model is there for its calibration."""
+
+    way: Literal["whole", "blocks", "files"]
+    """Whole in memory; or one block at a time, with the hidden states between blocks in memory or in files. The first of them for which the
+    memory suffices, the last where it suffices for none."""
+    beside: int = 0
+    """Bytes of memory for what there is at most beside the moments, where it is one block at a time."""
+
+
+class _Sizes(NamedTuple):
+    """Parameters."""
+
+    outside: int
+    """Of what is in no block."""
+    block: int
+    """Of the largest."""
+
+
 class Needs(NamedTuple):
-    """Bytes."""
+    """Bytes, but for `reading`."""
 
     layers: int
     """Memory for the largest layer while it is decomposed."""
     calibrate: int
-    """Memory for the model, a pass forward and backward, and the moments of one layer; 0 where no layer is calibrated."""
+    """Memory for the model or one block of it, a pass forward and backward, and the moments of one layer; 0 where none is calibrated."""
     verify: int
     """Memory for checking the written folder block by block."""
     evaluate: int
@@ -46,7 +67,8 @@ class Needs(NamedTuple):
     output: int
     """Disk for the compressed folder."""
     scratch: int
-    """Disk for the finished layers in the run directory."""
+    """Disk in the run directory for the finished layers, and for hidden states that the memory does not hold."""
+    reading: Reading
 
     @property
     def memory(self) -> int:
@@ -70,51 +92,106 @@ def estimate(
     for name, entry in checkpoint.tensors.items():
         index = block_index(name, container)
         blocks[index] = blocks.get(index, 0) + entry.parameters
-    resident = 4 * blocks.pop(None, 0)
+    outside = blocks.pop(None, 0)
+    sizes = _Sizes(outside, max(blocks.values(), default=0))
     largest_weight = max(choice.dense_parameters for choice in choices)
     saved = sum(choice.dense_parameters - choice.parameters for choice in choices)
     compressed = checkpoint.parameters - saved
     item = item_bytes(checkpoint, device)
-    weighted = [choice for choice in choices if choice.method != "plain"]
-    calibrate = 0
-    if weighted:
-        moments = max(moment_bytes(*choice.layer.shape) for choice in weighted)
-        calibrate = moments + backward_bytes(checkpoint, layers, length=request.calibration.length, vocabulary=vocabulary, item=item)
-    if any(choice.method == "sequential" for choice in choices):
-        tokens_walked = request.calibration.sequences * request.calibration.length
-        calibrate = max(calibrate, item * checkpoint.parameters + walk_bytes(layers, choices, tokens=tokens_walked))
+    calibration = _calibration(checkpoint, layers, choices, request, vocabulary=vocabulary, sizes=sizes, item=item, device=device)
     # The logits in the model's dtype, twice where a cap or a scale makes another copy, and the float32 pieces of the loss and of KL.
     outputs = 0 if options is None else vocabulary * (2 * options.length * item + 5 * 4 * CHUNK) + SLACK
     stored = sum(choice.bytes for choice in choices)
     replaced = sum(choice.dense_parameters * BITS[choice.layer.dtype] // 8 for choice in choices)
     return Needs(
         layers=LAYER_COPIES * 8 * largest_weight + SLACK,
-        calibrate=calibrate + (LAYER_COPIES * 8 * largest_weight if weighted else 0),
-        verify=resident + 2 * 4 * max(blocks.values(), default=0) + 2 * 8 * largest_weight + 5 * 4 * tokens * vocabulary + SLACK,
+        calibrate=calibration.memory,
+        verify=4 * (sizes.outside + 2 * sizes.block) + 2 * 8 * largest_weight + 5 * 4 * tokens * vocabulary + SLACK,
         evaluate=0 if options is None else item * max(checkpoint.parameters, compressed) + outputs,
         compare=0 if options is None else item * (checkpoint.parameters + compressed) + 2 * outputs,
         output=checkpoint.bytes - replaced + stored + companion_bytes(checkpoint),
-        scratch=stored,
+        scratch=stored + calibration.disk,
+        reading=calibration.reading,
     )
+
+
+class _Calibration(NamedTuple):
+    reading: Reading
+    memory: int
+    disk: int
+
+
+def _calibration(
+    checkpoint: Checkpoint,
+    layers: Sequence[Layer],
+    choices: Sequence[Choice],
+    request: TensorizeOptions,
+    *,
+    vocabulary: int,
+    sizes: _Sizes,
+    item: int,
+    device: str,
+) -> _Calibration:
+    weighted = [choice for choice in choices if choice.method != "plain"]
+    if not weighted:
+        return _Calibration(Reading("whole"), 0, 0)
+    length, tokens = request.calibration.length, request.calibration.sequences * request.calibration.length
+    decompose = max(weighted_bytes(*choice.layer.shape) for choice in weighted)
+    moments = max(moment_bytes(*choice.layer.shape) for choice in weighted)
+    in_sequence = [choice for choice in weighted if choice.method == "sequential"]
+    gradients = sum(4 * choice.layer.shape[0] ** 2 for choice in in_sequence)
+    walk = walk_bytes(layers, tokens=tokens) if in_sequence else 0
+    whole = decompose + max(
+        moments + backward_bytes(checkpoint, layers, length=length, vocabulary=vocabulary, item=item),
+        item * checkpoint.parameters + walk + gradients if in_sequence else 0,
+    )
+    free = device_memory(device).free
+    if whole <= free:
+        return _Calibration(Reading("whole"), whole, 0)
+    # The moments are collected while a block is in memory, and used while none is; a walk makes layers while one is.
+    by_block: dict[int, list[Layer]] = {}
+    for layer in layers:
+        by_block.setdefault(layer.block, []).append(layer)
+    one_pass = max(pass_bytes(some, length=length, vocabulary=vocabulary, item=item) for some in by_block.values())
+    block = item * (sizes.outside + 2 * sizes.block)
+    beside = max(block + one_pass, item * sizes.outside + decompose + SLACK)
+    memory = max(beside + moments, block + walk + decompose if in_sequence else 0)
+    two_sided = any(choice.method != "input" for choice in weighted)
+    states = 4 * tokens * _hidden(layers) * (len(by_block) + 2 if two_sided else 2) + gradients
+    if memory + states <= (free if device == "cpu" else host_memory().free):
+        return _Calibration(Reading("blocks", beside), memory + (states if device == "cpu" else 0), 0)
+    return _Calibration(Reading("files", beside), memory, states)
 
 
 def backward_bytes(checkpoint: Checkpoint, layers: Sequence[Layer], *, length: int, vocabulary: int, item: int) -> int:
     """Memory for a model of these linear layers, `item` bytes a number, and one pass forward and backward over `length` tokens."""
+    return item * checkpoint.parameters + pass_bytes(layers, length=length, vocabulary=vocabulary, item=item)
+
+
+def pass_bytes(layers: Sequence[Layer], *, length: int, vocabulary: int, item: int) -> int:
+    """Memory for one pass forward and backward through these linear layers and the head, beside the weights."""
     # The logits, their gradient and the loss between them, and the pieces of the score.
     outputs = vocabulary * (4 * length * max(item, 4) + 5 * 4 * CHUNK)
-    activations = ACTIVATIONS * item * length * sum(sum(layer.shape) for layer in layers)
-    return item * checkpoint.parameters + outputs + activations + SLACK
+    return outputs + ACTIVATIONS * item * length * sum(sum(layer.shape) for layer in layers) + SLACK
 
 
-def walk_bytes(layers: Sequence[Layer], choices: Sequence[Choice], *, tokens: int) -> int:
-    """Memory for walking these linear layers block by block: the moments of the gradients of all that are made in sequence, what the layers
-    of a block read of so many tokens, and the states of both models between and inside it."""
-    gradients = sum(4 * choice.layer.shape[0] ** 2 for choice in choices if choice.method == "sequential")
+def walk_bytes(layers: Sequence[Layer], *, tokens: int) -> int:
+    """Memory for walking these linear layers block by block, beside weights and moments: what the layers of a block read of so many tokens,
+    and the states of both models between and inside it."""
     of_block: dict[int, int] = {}
     for layer in layers:
         of_block[layer.block] = of_block.get(layer.block, 0) + layer.shape[1]
-    states = 6 * max((min(layer.shape) for layer in layers), default=0)
-    return gradients + 4 * tokens * (max(of_block.values(), default=0) + states) + SLACK
+    return 4 * tokens * (max(of_block.values(), default=0) + 6 * _hidden(layers)) + SLACK
+
+
+def _hidden(layers: Sequence[Layer]) -> int:
+    """At least the size of a hidden state: some layer of a block reads it and some writes it."""
+    return max((min(layer.shape) for layer in layers), default=0)
+
+
+def weighted_bytes(out_features: int, in_features: int) -> int:
+    """Memory for decomposing a weight in the norm of its moments."""
+    return 8 * (LAYER_COPIES * out_features * in_features + METRIC_COPIES * max(out_features, in_features) ** 2)
 
 
 def moment_bytes(out_features: int, in_features: int) -> int:

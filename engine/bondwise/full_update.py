@@ -11,7 +11,8 @@ from bondwise.layer_files import read_tensors
 from bondwise.layers import contract_stored
 from bondwise.replay import layer_module
 from bondwise.sequential import walk_and_update
-from bondwise.streaming import WholeModel
+from bondwise.shelf import Shelf
+from bondwise.streaming import StreamedModel, WholeModel
 from bondwise.walk import Walk
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from bondwise.modelmap import Layer
 
 
-def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel], room: Callable[[], int]) -> None:
+def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel | StreamedModel], room: Callable[[], int]) -> None:
     """Makes the layers of `work` that are left, all of the method `sequential`, and fits those anew that stay dense.
 
     Layers that are finished are taken as they are.
@@ -32,25 +33,34 @@ def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel], room: 
     The loss gradients are those of the original model. Raises UserError as `collect_moments` and `walk_and_update`.
     """
     assert work.ids is not None
-    loaded: list[PreTrainedModel] = []
+    loaded: list[PreTrainedModel | StreamedModel] = []
 
-    def model() -> PreTrainedModel:
+    def model() -> PreTrainedModel | StreamedModel:
         if not loaded:
             loaded.append(load())
         return loaded[0]
 
-    gradients: dict[str, Tensor] = {}
-    for name, moments in each_moments(
-        work.run,
-        work.source,
-        work.ids,
-        [Wanted(choice.layer) for choice in work.left()],
-        model=model,
-        room=room,
-        warn=work.told.warn,
-        work="Taking the gradients of the loss",
-    ):
-        gradients[name] = cast("Tensor", moments.gradients)
+    with Shelf(work.files("gradients")) as gradients:
+        for name, moments in each_moments(
+            work.run,
+            work.source,
+            work.ids,
+            [Wanted(choice.layer) for choice in work.left()],
+            model=model,
+            room=room,
+            warn=work.told.warn,
+            work="Taking the gradients of the loss",
+            files=work.files("states"),
+        ):
+            gradients.put(name, cast("Tensor", moments.gradients))
+        there = model()
+        whole = there if isinstance(there, StreamedModel) else WholeModel(there, work.model_map.container)
+        _walk(work, whole, gradients)
+
+
+def _walk(work: Work, model: WholeModel, gradients: Shelf) -> None:
+    """`gradients` are the moments of the loss gradients of the layers that are left."""
+    assert work.ids is not None
     work.run.phase("Compressing block by block")
     by_name = {choice.layer.name: choice for choice in work.choices}
     tokens = work.ids.numel()
@@ -63,14 +73,15 @@ def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel], room: 
             return stored.mT if layer.transposed else stored
         choice = by_name[layer.name]
         if layer.name not in work.figures:
-            work.make(choice, Moments(inputs, gradients.pop(layer.name), tokens), target=wanted)
+            weighed = cast("Tensor", gradients.take(layer.name)).to(inputs.device)
+            work.make(choice, Moments(inputs, weighed, tokens), target=wanted)
         stored = {name: tensor.to(wanted.device) for name, tensor in read_tensors(work.paths[layer.name]).items()}
         made = contract_stored(stored, choice.out_modes, choice.in_modes, work.figures[layer.name].bond_dims, *layer.shape)
         return made.to(wanted.dtype)
 
     walk_and_update(
-        Walk(WholeModel(model(), work.model_map.container), work.ids),
-        [layer for layer in work.model_map.layers if _is_module(model(), layer)],
+        Walk(model, work.ids),
+        [layer for layer in work.model_map.layers if _is_module(model.model, layer)],
         {*by_name, *(layer.name for layer in work.refits)},
         make,
         progress=lambda done, total: work.run.progress(done, total, "blocks"),

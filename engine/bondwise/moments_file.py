@@ -199,22 +199,18 @@ def _pack(matrix: Tensor) -> Tensor:
     """The lower triangle of a symmetric matrix [n, n], row by row: [n (n + 1) / 2], float32, on the CPU."""
     import torch
 
-    rows, columns = torch.tril_indices(len(matrix), len(matrix))
-    return matrix.cpu()[rows, columns]
+    return torch.cat([row[: index + 1] for index, row in enumerate(matrix.cpu())])
 
 
 def _unpack(triangle: Tensor) -> Tensor:
     """[n (n + 1) / 2] → [n, n]."""
     import math
 
-    import torch
-
     size = (math.isqrt(8 * len(triangle) + 1) - 1) // 2
-    rows, columns = torch.tril_indices(size, size)
-    matrix = triangle.new_empty(size, size)
-    matrix[rows, columns] = triangle
-    matrix[columns, rows] = triangle
-    return matrix
+    matrix = triangle.new_zeros(size, size)
+    for index, row in enumerate(triangle.split(list(range(1, size + 1)))):
+        matrix[index, : index + 1] = row
+    return matrix.add_(matrix.tril(-1).mT)
 
 
 def _stored_bytes(found: Iterable[Moments]) -> int:

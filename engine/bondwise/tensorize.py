@@ -99,7 +99,7 @@ def run(run: Run) -> TensorizeResult:
         if written:
             ids = written_text(run, source, options.calibration, told.warn)
 
-        layers = compress_all(run, source, Asked(model_map, choices, refitted, ids), told)
+        layers = compress_all(run, source, Asked(model_map, choices, refitted, ids, needs.reading), told)
         if code_files(folder, source.config) != code:
             raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
         _write(run, writer, source, layers, code)
