@@ -109,7 +109,10 @@ def needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int
     monkeypatch.setattr(estimate, "SLACK", 0)
 
     def of(blocks: int, free: int, method: str) -> estimate.Needs:
-        monkeypatch.setattr(estimate, "device_memory", lambda _device: Memory(free, free))
+        def memory(_device: str) -> Memory:
+            return Memory(free, free)
+
+        monkeypatch.setattr(estimate, "device_memory", memory)
         folder = tmp_path / str(blocks)
         source = open_checkpoint(folder if folder.exists() else deep_model(folder, blocks))
         layers = map_model(source).layers
