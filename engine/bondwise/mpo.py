@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Literal
 
 import torch
+
+from bondwise.leading import GRAM_BLOCK, inner, leading_split, pays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
 EIGH_CONSTANT = 10
 """Backward error of a symmetric eigenvalue decomposition of order p: ‖E‖_F ≤ EIGH_CONSTANT·p·u·‖G‖_F (LAPACK Users' Guide, §4.7,
 where it is called a modestly growing function of p; 10 p is far above what is observed)."""
-GRAM_BLOCK = 1024
-"""Columns summed in one product of the Gram matrix: short sums, then a sum of those, keep the proven rounding error small."""
-GRAM_STRIPS = 4
-"""Strips of rows the Gram matrix is summed in, each up to the diagonal: 5/8 of the work of the whole."""
 ACCEPTED_EXCESS = 1e-6
-"""The fast path is used only where its proven excess of discarded weight is below this fraction of the discarded weight."""
+"""The Gram matrix in float64 is used only where its proven excess of dropped weight is below this fraction of the dropped weight."""
+ACCEPTED_EXCESS_SINGLE = 1e-2
+"""The same in float32: half of it is the bound on the error. Observed are 1e-6 and less."""
+SINGLE_FROM = 64
+"""Sides below this take no time in float64 either."""
+ORDINARY_EXPONENT = 20
+"""Sums of squares of values up to 2 to this power, and of what matters beside values down to its inverse, are inside float32's range."""
 GAUGE_FLOOR = 1e-8
 """Singular values below this fraction of the largest do not drive the choice of scales: they are rounding noise."""
 
@@ -277,9 +281,9 @@ def decompose(
         kept = float(sigma.square().sum())
         sigma = torch.where(sigma > 0, sigma.clamp(min=GAUGE_FLOOR * float(sigma.max())), 1.0).sqrt()
         gauge = sigma / columns.clamp(min=torch.finfo(torch.float64).tiny)
-        cores.append(_as_core(left * gauge, left_scale, out_modes[k], in_modes[k]))
+        cores.append(_as_core(left.mul_(gauge), left_scale, out_modes[k], in_modes[k]))
         left_scale = gauge
-    cores.append(_as_core(state.reshape(-1, 1).double(), left_scale, out_modes[-1], in_modes[-1]))
+    cores.append(_as_core(state.reshape(-1, 1).to(torch.float64, copy=True), left_scale, out_modes[-1], in_modes[-1]))
     norm_squared = (kept + math.fsum(discarded)) or 1.0
     return MPO(even_norms(cores, scale), out_features, in_features, tuple(dropped / norm_squared for dropped in discarded))
 
@@ -288,34 +292,35 @@ def _site_tensor(weight: Tensor, out_modes: Sequence[int], in_modes: Sequence[in
     """The weight as [d_1, d_2 … d_n], d_k the pair (out_k, in_k), divided by the power of two below its largest magnitude; and that.
 
     In float64 where the weight is, else in float32: exact, but for values 10⁻³⁸ times the largest. The division keeps the squares of
-    extreme values inside the range.
+    extreme values inside the range, and is left out for others. The result may be a view of the weight.
     """
     if weight.device.type == "mps":
         weight = weight.cpu()  # no float64 there
+    exponent = math.frexp(largest)[1] - 1
+    scale = 2.0**exponent if abs(exponent) > ORDINARY_EXPONENT else 1.0
+    weight = weight if weight.dtype == torch.float64 else weight.float()
+    if scale != 1:
+        weight = weight / scale
     rows, columns = math.prod(out_modes) - weight.shape[0], math.prod(in_modes) - weight.shape[1]
     if rows or columns:
         weight = torch.nn.functional.pad(weight, (0, columns, 0, rows))
     sites = len(out_modes)
     pairs = [index for k in range(sites) for index in (k, sites + k)]
-    scale = 2.0 ** (math.frexp(largest)[1] - 1)
-    precision = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    tensor = weight.reshape(*out_modes, *in_modes).permute(pairs)
-    tensor = tensor.to(precision, copy=True, memory_format=torch.contiguous_format).div_(scale)
-    return tensor.reshape(out_modes[0] * in_modes[0], -1), scale
+    return weight.reshape(*out_modes, *in_modes).permute(pairs).reshape(out_modes[0] * in_modes[0], -1), scale
 
 
 def _as_core(matrix: Tensor, left_scale: Tensor, out_mode: int, in_mode: int) -> Tensor:
-    """[r_{k-1}·out_k·in_k, r_k] → [r_{k-1}, out_k, in_k, r_k] with the rows divided by what the bond before has put on its left."""
-    return matrix.reshape(left_scale.numel(), out_mode, in_mode, -1) / left_scale[:, None, None, None]
+    """[r_{k-1}·out_k·in_k, r_k] → [r_{k-1}, out_k, in_k, r_k] with the rows divided, in place, by what the bond before put on its left."""
+    return matrix.reshape(left_scale.numel(), out_mode, in_mode, -1).div_(left_scale[:, None, None, None])
 
 
 def even_norms(cores: Sequence[Tensor], scale: float) -> tuple[Tensor, ...]:
-    """The cores times factors whose product is `scale`, so that all have the same Frobenius norm (a zero weight stays as it is)."""
+    """The cores times factors whose product is `scale`, in place, so that all have the same Frobenius norm (a zero weight stays)."""
     norms = [float(torch.linalg.vector_norm(core)) for core in cores]
     if min(norms) == 0:
         return tuple(cores)
     even = math.exp((sum(map(math.log, norms)) + math.log(scale)) / len(cores))
-    return tuple(core * (even / norm) for core, norm in zip(cores, norms, strict=True))
+    return tuple(core.mul_(even / norm) for core, norm in zip(cores, norms, strict=True))
 
 
 def _split(matrix: Tensor, bond: int, allowed: float | None, *, isometric: bool) -> tuple[Tensor, Tensor, float]:
@@ -323,14 +328,20 @@ def _split(matrix: Tensor, bond: int, allowed: float | None, *, isometric: bool)
 
     k is `bond`, or the least for which at most the weight `allowed` is dropped. `isometric` asks for orthonormal columns of L.
 
-    Nothing to drop: with k = min(p, q) the split is exact, by the identity or a QR. Otherwise the fast path takes the eigenvectors U of
-    the Gram matrix of A's smaller side, p ≤ q say, which costs p²q + O(p³) instead of an SVD's many times that. What it may lose is
-    bounded as follows, with u = 2⁻⁵³ and γ_n = n·u / (1 − n·u).
+    Nothing to drop: with k = min(p, q) the split is exact, by the identity or a QR. Otherwise four ways, the first that is good enough.
+
+    A. A float32 matrix of which a small part is kept (`leading.pays`): `leading_split`, measured to end within 1% of the least error.
+    B. Float32: the eigenvectors U of the Gram matrix of A's smaller side, p ≤ q say, which costs p²q + O(p³) instead of an SVD's many
+       times that; proven to end within 0.5% of the least error.
+    C. The same in float64, for a float64 matrix or where `allowed` decides; proven to end within 1e-6 of it.
+    D. A full SVD in float64, where next to nothing is dropped or the spectrum falls off a cliff.
+
+    What the Gram matrix may lose, with u the unit roundoff and γ_n = n·u / (1 − n·u):
 
     1. G = A Aᵀ is summed in blocks of b columns, so the computed Ĝ = G + E₁ has |E₁| ≤ γ_{b + q/b} |A||A|ᵀ element by element, in any
        order of summation within a block (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.1 and §3.5), and
-       ‖ |A||A|ᵀ ‖_F ≤ ‖A‖_F². The eigenvectors found are those of Ĝ + E₂, ‖E₂‖_F ≤ c·p·u·‖A‖_F² (`EIGH_CONSTANT`). Together
-       ‖E₁ + E₂‖_F ≤ η·‖A‖_F² with η = γ_{b + q/b} + c·p·u.
+       ‖ |A||A|ᵀ ‖_F ≤ ‖A‖_F². The eigenvectors found are those of Ĝ + E₂, ‖E₂‖_F ≤ c·p·u·‖G‖_F (`EIGH_CONSTANT`). Together
+       ‖E₁ + E₂‖_F ≤ η·‖A‖_F² with η = γ_{b + q/b} + c·p·u·‖G‖_F/‖A‖_F².
     2. Let V be the k leading eigenvectors of G and U those of G + E. U maximises tr(Uᵀ(G + E)U) over orthonormal U (Ky Fan), so
        tr(VᵀGV) − tr(UᵀGU) ≤ tr((UUᵀ − VVᵀ) E) ≤ ‖UUᵀ − VVᵀ‖_F ‖E‖_F, and ‖UUᵀ − VVᵀ‖_F² = 2k − 2‖UᵀV‖_F² ≤ 2·min(k, p − k).
     3. tr(UᵀGU) is the weight kept. So the weight dropped exceeds the optimum by at most √(2·min(k, p − k))·η·‖A‖_F², to which one more
@@ -339,8 +350,8 @@ def _split(matrix: Tensor, bond: int, allowed: float | None, *, isometric: bool)
        error U·(R − UᵀA) is orthogonal to A − U·UᵀA, so the two squares add up: the weight dropped grows by γ²_{p+1}·k·‖A‖_F². In
        float64 that is nothing; in float32 it is little enough for coarse truncations of a float32 matrix, at half the time and memory.
 
-    The fast path is taken only where the excess of 3 and 4 is below `ACCEPTED_EXCESS` of the weight dropped each, so the error is at
-    most 1 + 1e-6 times the optimum; elsewhere (almost lossless, or a spectrum that falls off a cliff) a full SVD in float64 decides.
+    C is taken only where the excess of 3 and 4 is below `ACCEPTED_EXCESS` of the weight dropped each, B where that of 3 is below
+    `ACCEPTED_EXCESS_SINGLE` of it.
     """
     p, q = matrix.shape
     bond = min(bond, p, q)
@@ -351,46 +362,63 @@ def _split(matrix: Tensor, bond: int, allowed: float | None, *, isometric: bool)
         return left, right, 0.0
     tall = p > q
     short = matrix.mT if tall else matrix  # [s, l], s ≤ l
-    gram = _gram(short)
-    total = float(gram.trace())
-    values, vectors = torch.linalg.eigh(gram)  # ascending
-    spectrum = values.flip(0).clamp(min=0).tolist()
-    k = _rank(spectrum, bond, allowed)
-    dropped = math.fsum(spectrum[k:])
-    if _gram_excess(short.shape[0], short.shape[1], k) * total > ACCEPTED_EXCESS * dropped:
+    fast = _fast(short, bond) if allowed is None else None
+    found = _precise(short, bond, allowed) if fast is None else fast
+    if found is None:
         left, sigma, right = torch.linalg.svd(matrix.double(), full_matrices=False)
         squares = sigma.square().tolist()
         k = _rank(squares, bond, allowed)
         return left[:, :k], sigma[:k, None] * right[:k], math.fsum(squares[k:])
-    if _product_excess(short.shape[0], k, short.dtype) * total > ACCEPTED_EXCESS * dropped:
-        short = short.double()
-    basis = vectors[:, -k:].flip(1)  # [s, k]
-    projected = basis.mT.to(short.dtype) @ short  # [k, l]
+    basis, projected, dropped = found  # [k, s], [k, l]
     if not tall:
-        return basis, projected, dropped
+        return basis.mT.double(), projected, dropped
     if not isometric:
-        return projected.mT.double(), basis.mT, dropped
+        return projected.mT.double(), basis, dropped
     left, triangle = torch.linalg.qr(projected.mT.double())  # [p, k], [k, k]
-    return left, triangle @ basis.mT, dropped
+    return left, triangle @ basis.double(), dropped
 
 
-def _gram(short: Tensor) -> Tensor:
-    """A Aᵀ [s, s] of A [s, l], summed over blocks of `GRAM_BLOCK` columns. Only the lower triangle holds it: `eigh` reads no more."""
-    rows = short.shape[0]
-    strips = [rows * i // GRAM_STRIPS for i in range(GRAM_STRIPS + 1)]
-    gram = short.new_zeros(rows, rows, dtype=torch.float64)
-    buffer = torch.empty_like(short[:, :GRAM_BLOCK], dtype=torch.float64)
-    for piece in short.split(GRAM_BLOCK, dim=1):
-        block = piece if piece.dtype == torch.float64 else buffer[:, : piece.shape[1]].copy_(piece)
-        for top, bottom in pairwise(strips):
-            gram[top:bottom, :bottom].addmm_(block[top:bottom], block[:bottom].mT)
-    return gram
+def _fast(short: Tensor, bond: int) -> tuple[Tensor, Tensor, float] | None:
+    """Ways A and B of `_split`: Uᵀ [k, s], Uᵀ A [k, l] and the weight dropped, or None where neither is good enough."""
+    s, length = short.shape
+    if short.dtype != torch.float32 or s < SINGLE_FROM:
+        return None
+    if pays(s, length, bond):
+        total = _sum_of_squares(short)
+        found = leading_split(short, bond, total)
+        return None if found is None else (*found, max(0.0, total - _sum_of_squares(found[1])))
+    gram = inner(short, short, torch.float32)
+    total = float(gram.trace())
+    values, vectors = torch.linalg.eigh(gram)  # ascending
+    norm, dropped = float(torch.linalg.vector_norm(values)), math.fsum(values[: s - bond].clamp(min=0).tolist())
+    if not _gram_excess(s, length, bond, norm / (total or 1.0), torch.float32) * total < ACCEPTED_EXCESS_SINGLE * dropped:
+        return None
+    basis = vectors[:, -bond:].flip(1).mT  # [k, s]
+    return basis, basis @ short, dropped
 
 
-def _gram_excess(s: int, length: int, k: int) -> float:
-    """The bound of `_split`, point 3, on the extra weight dropped, as a fraction of ‖A‖_F²."""
-    u = _roundoff(torch.float64)
-    eta = _gamma(min(length, GRAM_BLOCK) + math.ceil(length / GRAM_BLOCK), u) + EIGH_CONSTANT * s * u
+def _precise(short: Tensor, bond: int, allowed: float | None) -> tuple[Tensor, Tensor, float] | None:
+    """Way C of `_split`, as `_fast`."""
+    s, length = short.shape
+    gram = inner(short, short)
+    total = float(gram.trace())
+    values, vectors = torch.linalg.eigh(gram)  # ascending
+    norm = float(torch.linalg.vector_norm(values))
+    spectrum = values.flip(0).clamp(min=0).tolist()
+    k = _rank(spectrum, bond, allowed)
+    dropped = math.fsum(spectrum[k:])
+    if _gram_excess(s, length, k, norm / (total or 1.0), torch.float64) * total > ACCEPTED_EXCESS * dropped:
+        return None
+    if _product_excess(s, k, short.dtype) * total > ACCEPTED_EXCESS * dropped:
+        short = short.double()
+    basis = vectors[:, -k:].flip(1).mT  # [k, s]
+    return basis, basis.to(short.dtype) @ short, dropped
+
+
+def _gram_excess(s: int, length: int, k: int, norm: float, dtype: torch.dtype) -> float:
+    """The bound of `_split`, point 3, on the extra weight dropped; this and `norm`, that is ‖G‖_F, as fractions of ‖A‖_F²."""
+    u = _roundoff(dtype)
+    eta = _gamma(min(length, GRAM_BLOCK) + math.ceil(length / GRAM_BLOCK), u) + EIGH_CONSTANT * s * u * norm
     return (math.sqrt(2 * min(k, s - k)) + 1) * eta
 
 

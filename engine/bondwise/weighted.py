@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bondwise import mpo
+from bondwise.leading import leading_basis
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,8 +107,8 @@ def _factors(weight: Tensor, short: Tensor | None, long: Tensor | None, chi: int
     """[s, l] → [s, chi], [chi, l], the metrics of the two sides given; None is the unit matrix."""
     mixed = weight @ (weight.mT if long is None else long @ weight.mT)  # [s, s]
     if short is None or not bool(short.trace() > 0):
-        basis = torch.linalg.eigh(mixed)[1][:, -chi:].flip(1)  # [s, chi]
+        basis = leading_basis(mixed, chi)  # [s, chi]
         return basis, basis.mT @ weight
     factor = torch.linalg.cholesky(short)
-    basis = torch.linalg.eigh(factor.mT @ mixed @ factor)[1][:, -chi:].flip(1)
+    basis = leading_basis(factor.mT @ mixed @ factor, chi)
     return torch.linalg.solve_triangular(factor.mT, basis, upper=True), (factor @ basis).mT @ weight

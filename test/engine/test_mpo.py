@@ -13,6 +13,7 @@ import torch
 from tensorly.decomposition import tensor_train_matrix
 
 from bondwise import mpo
+from bondwise.leading import GRAM_BLOCK, inner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -307,12 +308,12 @@ def test_the_gram_matrix_is_within_its_bound() -> None:
     from fractions import Fraction
 
     block = random_weight(5, 2500, 11, decay=1)
-    lower = mpo._gram(block).tril()
+    lower = inner(block, block).tril()
     gram = lower + lower.tril(-1).mT
     rows = [[Fraction(x) for x in row] for row in block.tolist()]
     exact = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
     difference = math.sqrt(sum(float(Fraction(gram[i, j].item()) - exact[i][j]) ** 2 for i in range(5) for j in range(5)))
-    assert 0 < difference <= mpo._gamma(mpo.GRAM_BLOCK + 3, 2**-53) * float(block.square().sum())
+    assert 0 < difference <= mpo._gamma(GRAM_BLOCK + 3, 2**-53) * float(block.square().sum())
 
 
 # --- scales, dtypes, bad input ---
