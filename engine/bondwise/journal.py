@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bondwise import atomic
 from bondwise.errors import UserError
-from bondwise.schema import ProcessIdentity, Progress, RunStatus, _Event
+from bondwise.schema import Event, ProcessIdentity, Progress, RunStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ HEARTBEAT_SECONDS = 2.0
 PROGRESS_SECONDS = 0.25
 WINDOW_SECONDS = 30.0
 
-E = TypeVar("E", bound=_Event)
+E = TypeVar("E", bound=Event)
 
 
 class Observer(Protocol):

@@ -31,11 +31,11 @@ from bondwise.request import REQUEST, AnyRequest, read_request, refuse_newer
 from bondwise.schema import (
     EndedEvent,
     ErrorInfo,
+    Event,
     PhaseEvent,
     RunResult,
     RunStatus,
     StartedEvent,
-    _Event,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     Worker = Callable[["Run"], TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult]
 
-E = TypeVar("E", bound=_Event)
+E = TypeVar("E", bound=Event)
 
 RESULT = "result.json"
 CANCEL = "cancel"

@@ -6,7 +6,7 @@ import { isPlanFile } from '../protocol/validate.js';
 import { SelectorError, selectLayers } from './selectors.ts';
 
 export const PLAN_SUFFIX = '.bondwise.json';
-/** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema.py. */
+/** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema. */
 const FORMAT = 1;
 
 /** A mistake in a plan, and where it is. */

@@ -1,4 +1,4 @@
-// Made by `npm run generate` from engine/bondwise/schema.py. Edit that file, not this one.
+// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
 export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan;
 export type RunEvent =
   | StartedEvent

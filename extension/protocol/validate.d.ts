@@ -1,4 +1,4 @@
-// Made by `npm run generate` from engine/bondwise/schema.py. Edit that file, not this one.
+// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
 import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, WebviewRequest, HostMessage } from './types.ts';
 
 export interface Validator<T> {

@@ -4,7 +4,7 @@ import { open, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { Validator } from '../protocol/validate.js';
 
-/** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema.py. */
+/** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema. */
 const FORMAT = 1;
 
 export type Read<T> = { readonly value: T; readonly text: string } | { readonly problem: string } | undefined;

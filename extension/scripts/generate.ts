@@ -1,5 +1,5 @@
 /**
- * `npm run generate [-- --check]`: the engine's schema (engine/bondwise/schema.py) → extension/protocol/{schema.json,types.ts,validate.js},
+ * `npm run generate [-- --check]`: the engine's schema (engine/bondwise/schema/) → extension/protocol/{schema.json,types.ts,validate.js},
  * and plan.schema.json, by which VS Code itself checks and completes a plan file.
  * With --check nothing is written and the exit status says whether the files are up to date.
  */
@@ -18,7 +18,7 @@ interface Schema {
 }
 
 const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'WebviewRequest', 'HostMessage'];
-const HEADER = '// Made by `npm run generate` from engine/bondwise/schema.py. Edit that file, not this one.\n';
+const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 
 /** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */
 function dropTitles(node: unknown, isDefinition: boolean): unknown {
