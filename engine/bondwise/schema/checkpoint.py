@@ -1,0 +1,45 @@
+"""What a compressed checkpoint says of itself: the section `bondwise` of `config.json`, and `bondwise.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bondwise.schema.base import Record
+from bondwise.schema.profile import BaseModelRef
+from bondwise.schema.results import TensorizeResult
+
+
+class MPOLayer(Record):
+    """One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`."""
+
+    out_modes: list[int]
+    in_modes: list[int]
+    bond_dims: list[int]
+    out_features: Annotated[int, Field(description="Below the product of out_modes where the weight was padded.")]
+    in_features: int
+    bias: bool
+
+
+class MPOSection(Record):
+    """The `mpo` key of a compressed checkpoint's `config.json`."""
+
+    version: Literal[2] = 2
+    base_model_type: str
+    base_architecture: Annotated[str, Field(description="Class of the original model, such as LlamaForCausalLM.")]
+    base_auto_map: Annotated[
+        dict[str, str] | None, Field(description="The original model's classes in the folder's own Python files; null: in transformers.")
+    ] = None
+    layers: dict[str, MPOLayer]
+
+
+class Lineage(Record):
+    """`bondwise.json` in a compressed checkpoint: where it comes from and what was measured."""
+
+    version: Literal[1] = 1
+    engine: str
+    created: str
+    base: BaseModelRef
+    request: Annotated[dict[str, Any], Field(description="The options of the run that made it.")]
+    result: TensorizeResult

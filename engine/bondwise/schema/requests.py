@@ -1,0 +1,156 @@
+"""What a run is asked to do: `run.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from bondwise.schema.base import Method, Predicted, Sites, Strict
+
+METHOD_HELP = (
+    "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
+    "inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers "
+    "before it hand on (`sequential`)."
+)
+
+
+REFIT_HELP = "Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`."
+
+
+class TensorizeRule(Strict):
+    """Which layers become MPOs and how. Later rules do not touch what an earlier rule matched."""
+
+    layers: Annotated[list[str], Field(description="Exact layer names, globs, or `re:` patterns.")]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those: names, globs or `re:` patterns.")] = []
+    chi: Annotated[int, Field(ge=1, description="Largest bond dimension of every bond.")] | None = None
+    keep: Annotated[float, Field(gt=0, le=1, description="Fraction of the layer's parameters to keep.")] | None = None
+    error: Annotated[float, Field(gt=0, lt=1, description="Relative Frobenius error to stay below.")] | None = None
+    sites: Annotated[Sites, Field(description="Number of cores, 2 to 5, or `low-rank`: two thin matrices.")] = "low-rank"
+    out_modes: Annotated[list[int], Field(description="Output mode of each site; overrides `sites`.")] | None = None
+    in_modes: Annotated[list[int], Field(description="Input mode of each site; together with `out_modes`.")] | None = None
+    method: Annotated[Method, Field(description=METHOD_HELP)] = "plain"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> TensorizeRule:
+        given = [name for name in ("chi", "keep", "error") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of chi, keep and error, not {', '.join(given) or 'none'}")
+        if (self.out_modes is None) != (self.in_modes is None):
+            raise ValueError("give out_modes and in_modes together")
+        if self.out_modes is not None and self.in_modes is not None and len(self.out_modes) != len(self.in_modes):
+            raise ValueError(f"out_modes has {len(self.out_modes)} sites, in_modes {len(self.in_modes)}")
+        if self.method != "plain" and self.error is not None:
+            raise ValueError(f"method {self.method} takes chi or keep; an error of the weight to stay below is for method plain")
+        return self
+
+
+class EvaluateOptions(Strict):
+    """How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`.")] = "builtin"
+    length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
+    sequences: Annotated[int, Field(ge=1, description="More make the perplexity surer and take longer.")] = 8
+    prompt: Annotated[str, Field(description="What both models continue.")] = "The capital of France is"
+    sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
+
+
+class CalibrationOptions(Strict):
+    """The text that the methods `input` and `fisher` learn from."""
+
+    data: Annotated[
+        str,
+        Field(
+            description="A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the "
+            "model writes itself."
+        ),
+    ] = "builtin"
+    length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
+    sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 16
+
+
+class TensorizeOptions(Strict):
+    tensorize: Annotated[list[TensorizeRule], Field(min_length=1)]
+    calibration: CalibrationOptions = CalibrationOptions()
+    refit: Annotated[list[str], Field(description=REFIT_HELP)] = []
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
+    predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+
+class PerplexityOptions(Strict):
+    evaluate: EvaluateOptions = EvaluateOptions()
+    reference: Annotated[str, Field(description="A model folder to measure KL divergence and agreement against.")] | None = None
+
+
+class ProfileOptions(Strict):
+    """What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`)."""
+
+    mode: Literal["spectral", "measured"] = "measured"
+    layers: Annotated[list[str], Field(min_length=1, description="Exact layer names, globs, or `re:` patterns.")] = ["*"]
+    exclude: list[str] = []
+    keep: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(description="Fractions of a layer's parameters to measure at.")] = []
+    chi: Annotated[list[Annotated[int, Field(ge=1)]], Field(description="Bond dimensions to measure at; instead of keep.")] = []
+    sites: Sites = "low-rank"
+    metric: Annotated[str, Field(description="`perplexity`, `kl`, `agreement`, or `task:NAME` of the LM Evaluation Harness.")] = (
+        "perplexity"
+    )
+    limit: Annotated[int, Field(ge=1, description="Items of a task.")] = 100
+    precision: Annotated[
+        float,
+        Field(
+            ge=0, description="A cell gets sequences until its standard error is below this part of its value; 0 measures all sequences."
+        ),
+    ] = 0.33
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")] = (
+        "builtin"
+    )
+    length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
+    sequences: Annotated[int, Field(ge=1, description="At most, for a cell.")] = 8
+    output: Annotated[str, Field(description="The file NAME.sensitivity.json. One of the same model, data and sites is added to.")]
+
+    @model_validator(mode="after")
+    def _one_list(self) -> ProfileOptions:
+        if self.keep and self.chi:
+            raise ValueError("give keep or chi, not both")
+        return self
+
+
+class SampleModelOptions(Strict):
+    output: str
+
+
+class _Request(Strict):
+    version: Literal[1] = 1
+    created: Annotated[str, Field(description="ISO 8601, UTC.")]
+    title: Annotated[str, Field(description="What a person reads in the Runs view.")]
+    device: Annotated[str, Field(description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")] = "auto"
+    seed: int = 0
+    allow_code: Annotated[bool, Field(description="The user allowed this model folder's own Python code.")] = False
+
+
+class TensorizeRequest(_Request):
+    kind: Literal["tensorize"] = "tensorize"
+    model: str
+    options: TensorizeOptions
+
+
+class PerplexityRequest(_Request):
+    kind: Literal["perplexity"] = "perplexity"
+    model: str
+    options: PerplexityOptions
+
+
+class SampleModelRequest(_Request):
+    kind: Literal["sample-model"] = "sample-model"
+    options: SampleModelOptions
+
+
+class ProfileRequest(_Request):
+    kind: Literal["profile"] = "profile"
+    model: str
+    options: ProfileOptions
+
+
+RunRequest = Annotated[TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest, Field(discriminator="kind")]
+"""`run.json`: what is asked. Paths are absolute or relative to the run directory. Never changed after start."""

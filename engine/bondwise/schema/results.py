@@ -1,0 +1,101 @@
+"""What a run has made: its figures, and `result.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bondwise.schema.base import Method, Predicted, Record
+
+
+class LayerFigures(Record):
+    """One tensorized layer."""
+
+    name: str
+    method: Method = "plain"
+    out_modes: list[int]
+    in_modes: list[int]
+    bond_dims: Annotated[list[int], Field(description="The interior bonds: one fewer than sites.")]
+    parameters: int
+    original_parameters: int
+    bytes: int
+    original_bytes: int
+    keep: Annotated[float, Field(description="parameters / original_parameters")]
+    relative_error: Annotated[float, Field(description="‖W − Ŵ‖_F / ‖W‖_F")]
+    loss: Annotated[
+        float | None, Field(description="With method fisher: ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token.")
+    ] = None
+    held_out: Annotated[
+        float | None,
+        Field(
+            description="With a calibrated method: what it minimised, on other text like the calibration text, as a multiple of what it is "
+            "on that; estimated from two halves that share no text."
+        ),
+    ] = None
+    multiply_adds: Annotated[int, Field(description="Per token, through the cores.")]
+    original_multiply_adds: int
+    seconds: float
+
+
+class Evaluation(Record):
+    """What one model scored. All on the same text, so two of them compare."""
+
+    data: str
+    perplexity: float
+    standard_error: Annotated[float, Field(description="Of the perplexity, over sequences.")]
+    tokens: Annotated[int, Field(description="Predicted tokens the perplexity is the mean over.")]
+    tokens_per_second: Annotated[float, Field(description="Forward pass over full sequences, the fastest of them.")]
+    speed_noise: Annotated[float, Field(description="How much longer the median pass took than the fastest, as a part of that.")] = 0.0
+    prompt: str
+    sample: Annotated[str, Field(description="Greedy continuation of the prompt.")]
+    kl: Annotated[float, Field(description="KL(reference ‖ model) in nats per token.")] | None = None
+    agreement: Annotated[float, Field(description="Fraction of tokens where both models rank the same token first.")] | None = None
+
+
+class TensorizeResult(Record):
+    kind: Literal["tensorize"] = "tensorize"
+    output: str
+    parameters: int
+    original_parameters: int
+    bytes: int
+    original_bytes: int
+    layers: list[LayerFigures]
+    refitted: Annotated[list[str], Field(description="Layers that stayed dense and have other weights than before.")] = []
+    original: Evaluation | None = None
+    compressed: Evaluation | None = None
+    predicted: Annotated[Predicted, Field(description="Of the plan that the run did.")] | None = None
+    logits_difference: Annotated[float, Field(description="Largest difference of log-probabilities after reload, against dense weights.")]
+    seconds: float
+
+
+class PerplexityResult(Record):
+    kind: Literal["perplexity"] = "perplexity"
+    evaluation: Evaluation
+    seconds: float
+
+
+class SampleModelResult(Record):
+    kind: Literal["sample-model"] = "sample-model"
+    output: str
+    evaluation: Evaluation
+    seconds: float
+
+
+class ProfileResult(Record):
+    kind: Literal["profile"] = "profile"
+    output: str
+    cells: Annotated[int, Field(description="Measured cells in the file.")]
+    curves: Annotated[int, Field(description="Predicted curves in the file.")]
+    baseline: Annotated[dict[str, float], Field(description="The original model's value of each metric.")]
+    correlation: (
+        Annotated[
+            float, Field(description="Spearman's, of predicted and measured rise of the loss over all measured cells; by KL where surer.")
+        ]
+        | None
+    ) = None
+    seconds: float
+
+
+RunResult = Annotated[TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult, Field(discriminator="kind")]
+"""`result.json`: written last."""

@@ -1,0 +1,159 @@
+"""What a run says of itself: `status.json` and the events of its journal."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bondwise.schema.base import Record
+from bondwise.schema.profile import Cell, Curve, Sensitivity
+from bondwise.schema.results import Evaluation, LayerFigures
+
+RunState = Literal["queued", "running", "cancelling", "cancelled", "failed", "interrupted", "done"]
+
+
+class Progress(Record):
+    done: float
+    total: float
+    unit: str
+    rate: Annotated[float, Field(description="Units a second.")] | None = None
+    eta: Annotated[float, Field(description="Seconds left.")] | None = None
+
+
+class ErrorInfo(Record):
+    """A failure a person can act on."""
+
+    message: Annotated[str, Field(description="What failed, with the file or layer and the value.")]
+    remedy: Annotated[str, Field(description="What to do about it.")] | None = None
+    detail: Annotated[str, Field(description="The traceback, for the log.")] | None = None
+
+
+class ProcessIdentity(Record):
+    """A process id alone can be used again by another process; with its start it cannot."""
+
+    pid: int
+    started: Annotated[
+        str, Field(description="`linux:<boot id>:<field 22 of /proc/pid/stat>`, or elsewhere `ps:<output of ps -o lstart= -p pid>`.")
+    ]
+    host: str
+
+
+class RunStatus(Record):
+    """`status.json`: the latest state, replaced by rename."""
+
+    version: Literal[1] = 1
+    state: RunState
+    phase: Annotated[str, Field(description="What is being done, in words.")] = ""
+    progress: Progress | None = None
+    process: ProcessIdentity | None = None
+    device: str | None = None
+    updated: str
+    error: ErrorInfo | None = None
+
+
+class Event(Record):
+    seq: Annotated[int, Field(ge=1, description="1, 2, 3 … without gaps, across resumes.")]
+    time: str
+
+
+class StartedEvent(Event):
+    """A process took the run up: at the start and again at each resume."""
+
+    type: Literal["started"] = "started"
+    engine: str
+    torch: str
+    device: str
+    resumed: bool
+
+
+class EstimateEvent(Event):
+    """What the run will need, checked before the work starts."""
+
+    type: Literal["estimate"] = "estimate"
+    layers: int
+    parameters: int
+    original_parameters: int
+    memory: Annotated[int, Field(description="Peak bytes on the device that computes.")]
+    memory_available: int
+    disk: int
+    disk_available: int
+
+
+class PhaseEvent(Event):
+    type: Literal["phase"] = "phase"
+    phase: str
+
+
+class LayerEvent(Event):
+    type: Literal["layer"] = "layer"
+    layer: LayerFigures
+
+
+class EvaluationEvent(Event):
+    type: Literal["evaluation"] = "evaluation"
+    role: Literal["original", "compressed"]
+    evaluation: Evaluation
+
+
+class VerifiedEvent(Event):
+    """The folder was loaded again and its logits compared."""
+
+    type: Literal["verified"] = "verified"
+    logits_difference: float
+    tolerance: float
+
+
+class ProfileEvent(Event):
+    """What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already."""
+
+    type: Literal["profile"] = "profile"
+    profile: Sensitivity
+
+
+class CurveEvent(Event):
+    type: Literal["curve"] = "curve"
+    curve: Curve
+
+
+class BaselineEvent(Event):
+    type: Literal["baseline"] = "baseline"
+    baseline: Annotated[dict[str, float], Field(description="Value of the original model, by metric.")]
+
+
+class CellEvent(Event):
+    """A cell is done; one of the same layer and bond dimension that came before is replaced, metric by metric."""
+
+    type: Literal["cell"] = "cell"
+    cell: Cell
+
+
+class WarningEvent(Event):
+    type: Literal["warning"] = "warning"
+    message: str
+
+
+class EndedEvent(Event):
+    """The last event of a process that ended by itself."""
+
+    type: Literal["ended"] = "ended"
+    state: Literal["cancelled", "failed", "done"]
+    error: ErrorInfo | None = None
+
+
+RunEvent = Annotated[
+    StartedEvent
+    | EstimateEvent
+    | PhaseEvent
+    | LayerEvent
+    | EvaluationEvent
+    | VerifiedEvent
+    | ProfileEvent
+    | CurveEvent
+    | BaselineEvent
+    | CellEvent
+    | WarningEvent
+    | EndedEvent,
+    Field(discriminator="type"),
+]
+"""One line of `events.ndjson`. Views are a fold over them."""
