@@ -12,7 +12,7 @@ import tensorly
 import torch
 from tensorly.decomposition import tensor_train_matrix
 
-from bondwise import mpo
+from bondwise import mpo, split
 from bondwise.leading import GRAM_BLOCK, inner
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def test_the_gram_matrix_is_within_its_bound() -> None:
     rows = [[Fraction(x) for x in row] for row in block.tolist()]
     exact = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in rows] for x in rows]
     difference = math.sqrt(sum(float(Fraction(gram[i, j].item()) - exact[i][j]) ** 2 for i in range(5) for j in range(5)))
-    assert 0 < difference <= mpo._gamma(GRAM_BLOCK + 3, 2**-53) * float(block.square().sum())
+    assert 0 < difference <= split._gamma(GRAM_BLOCK + 3, 2**-53) * float(block.square().sum())
 
 
 # --- scales, dtypes, bad input ---
@@ -363,13 +363,13 @@ def test_single_precision_products_cost_no_accuracy(dtype: torch.dtype, shape: t
 def test_coarse_truncation_of_single_precision_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = with_spectrum(64, 96, torch.ones(64, dtype=torch.float64)).float()
     rounded: list[torch.dtype] = []
-    excess = mpo._product_excess
+    excess = split._product_excess
 
     def spy(s: int, k: int, dtype: torch.dtype) -> float:
         rounded.append(dtype)
         return excess(s, k, dtype)
 
-    monkeypatch.setattr(mpo, "_product_excess", spy)
+    monkeypatch.setattr(split, "_product_excess", spy)
     mpo.decompose(weight, *mpo.layer_modes(64, 96, 3), keep=0.3)
     assert rounded == [torch.float32, torch.float32]  # the second bond was given what the first made
 
