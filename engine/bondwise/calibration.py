@@ -58,6 +58,8 @@ def each_moments(
     what the caller does with the moments. Raises UserError as `collect_moments`, `find_directions` and `block_moments`.
     """
     run.phase("Looking for what is known of the model")
+    shelf = Shelf(files)
+    shelf.clear()
     store = MomentStore(store_key(source, fingerprint(ids), run.request.seed, run.device, run.check_cancelled), warn)
     missing: list[Wanted] = []
     phase = ""
@@ -74,7 +76,7 @@ def each_moments(
         return
     loaded = model()
     found = (
-        _by_blocks(run, loaded, ids, missing, room, files) if isinstance(loaded, StreamedModel) else _whole(run, loaded, ids, missing, room)
+        _by_blocks(run, loaded, ids, missing, room, shelf) if isinstance(loaded, StreamedModel) else _whole(run, loaded, ids, missing, room)
     )
     for moments in found:
         store.write(moments)
@@ -107,7 +109,7 @@ def _whole(
 
 
 def _by_blocks(  # noqa: PLR0917 -- as `_whole`
-    run: Run, model: StreamedModel, ids: Tensor, missing: Sequence[Wanted], room: Callable[[], int], files: Path | None
+    run: Run, model: StreamedModel, ids: Tensor, missing: Sequence[Wanted], room: Callable[[], int], shelf: Shelf
 ) -> Iterator[dict[str, Moments]]:
     reading = False
 
@@ -118,7 +120,7 @@ def _by_blocks(  # noqa: PLR0917 -- as `_whole`
             reading = True
         run.progress(done, total, "blocks")
 
-    with Shelf(files) as shelf:
+    with shelf:
         for moments in block_moments(
             model,
             [one.layer for one in missing],

@@ -17,19 +17,23 @@ class Shelf:
     """Tensors by name, on the CPU. They are gone, and the folder with them, when the `with` block ends."""
 
     def __init__(self, folder: Path | None) -> None:
-        """`folder` is for the files, and emptied first; None keeps the tensors in memory."""
+        """`folder` is for the files and for nothing else; None keeps the tensors in memory."""
         self._folder = folder
         self._kept: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
         self._numbered = 0
 
     def __enter__(self) -> Self:
-        self.__exit__()
+        self.clear()
         if self._folder is not None:
             self._folder.mkdir(parents=True)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Also what a process that was killed left in the folder."""
         self._kept.clear()
         self._files.clear()
         if self._folder is not None:
