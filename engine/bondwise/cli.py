@@ -169,6 +169,7 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any]) -> 
     from bondwise import atomic
     from bondwise.foreground import follow, new_run_directory, same_request
     from bondwise.journal import utc_now
+    from bondwise.ranks import Ranks
     from bondwise.request import REQUEST, parse_request
 
     document: dict[str, Any] = {
@@ -186,7 +187,11 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any]) -> 
         for folder in (document["model"], options.get("reference")):
             if folder and not Path(folder).is_dir():
                 raise UserError(f"There is no model folder {folder}.", "Name a folder that holds config.json and .safetensors files.")
-    directory = Path(_absolute(parsed.run)) if parsed.run else new_run_directory(kind)
+    ranks = Ranks(directory := Path(_absolute(parsed.run)) if parsed.run else new_run_directory(kind))
+    if ranks.world > 1 and not parsed.run:
+        raise UserError(f"{ranks.world} processes share this run, and each would make a run directory.", "Name one (--run DIR).")
+    if ranks.rank > 0:
+        return follow(directory, as_json=parsed.json)
     parse_request(document, directory)
     if (directory / REQUEST).exists():
         if not same_request(directory / REQUEST, document):

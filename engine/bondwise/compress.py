@@ -14,7 +14,7 @@ from bondwise import als, mpo
 from bondwise.calibration import Wanted, each_moments
 from bondwise.checkpoint import BITS, Checkpoint, check_finite
 from bondwise.device import device_memory
-from bondwise.errors import UserError
+from bondwise.errors import Cancelled, UserError
 from bondwise.full_update import compress_in_sequence
 from bondwise.layer_files import is_finished, layer_key, layer_path, load_figures, save_layer
 from bondwise.layers import contract_stored, costs, stored_tensors
@@ -27,7 +27,7 @@ from bondwise.text import fingerprint
 from bondwise.weighted import predicted_loss
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -81,13 +81,12 @@ def compress_all(run: Run, source: Checkpoint, asked: Asked, told: Told) -> Laye
     work = Work(run, source, asked, told)
     run.phase("Decomposing layers")
     work.take_finished()
-    plain = [choice for choice in work.left() if choice.method == "plain"]
-    for choice in plain:
-        work.make(choice, None)
-        work.tell()
+    if run.ranks.world > 1:
+        _share_out(work)
+    _compress_alone(work, [choice for choice in work.left() if choice.method != "sequential"])
     if work.left() or not all(work.is_refitted(layer) for layer in asked.refits):
-        _compress_calibrated(work)
-        release_freed_memory()  # of the model, before the next ones are loaded
+        compress_in_sequence(work)
+        release_freed_memory()
     found = [Finished(choice, work.paths[choice.layer.name], work.figures[choice.layer.name]) for choice in asked.choices]
     grown = [one.figures.name for one in found if one.choice.error is not None and one.figures.keep >= 1]
     if grown:
@@ -103,6 +102,7 @@ class Work:
         self.model_map, self.choices, self.refits, self.ids, self.reading = asked
         names = [*(choice.layer.name for choice in self.choices), *(layer.name for layer in self.refits)]
         self.paths = {name: layer_path(run.checkpoints, number, name) for number, name in enumerate(names)}
+        self._layer_paths = [self.paths[choice.layer.name] for choice in self.choices]
         self.figures: dict[str, LayerFigures] = {}
         text = "" if self.ids is None else f"{fingerprint(self.ids)} {run.request.seed}"
         model = source.fingerprint()
@@ -146,39 +146,74 @@ class Work:
         check_finite(layer.tensors[0], made)
         save_layer(self.paths[layer.name], self._keys[layer.name], {"weight": made}, None)
 
+    def share(self) -> list[Choice]:
+        """Of the layers that are left, this process's; those that depend on other layers are the first one's, afterwards."""
+        return [choice for choice in self.left() if choice.method != "sequential" and self.run.ranks.owns(choice.layer.block)]
+
     def files(self, name: str) -> Path | None:
-        """The folder for tensors of that kind which the memory does not hold; None where it does."""
-        return self.run.checkpoints / name if self.reading.way == "files" else None
+        """The folder for this process's tensors of that kind which the memory does not hold; None where it does."""
+        return self.run.checkpoints / f"{name}-{self.run.ranks.rank}" if self.reading.way == "files" else None
+
+    def load(self) -> PreTrainedModel | StreamedModel:
+        """The model as `reading` says."""
+        run, source, allow_code = self.run, self.source, cast("TensorizeRequest", self.run.request).allow_code
+        run.phase(f"Loading {source.folder.name}")
+        if self.reading.way == "whole":
+            return load_model(source.folder, device=run.device, allow_code=allow_code)
+        free = device_memory(run.device).free
+        self.told.warn(f"The model does not fit in {free / 1e9:.1f} GB of memory: it is read block by block.")
+        return StreamedModel(source, device=run.device, dtype=computing_dtype(source, run.device), allow_code=allow_code)
+
+    def room(self) -> int:
+        """Bytes for moments beside the model."""
+        free = device_memory(self.run.device).free
+        return free // 2 if self.reading.way == "whole" else free - self.reading.beside
 
     def tell(self) -> None:
-        self.run.progress(len(self.figures), len(self.choices), "layers")
+        """How many layers are finished, those of other processes too."""
+        self.run.progress(sum(path.exists() for path in self._layer_paths), len(self.choices), "layers")
 
 
-def _compress_calibrated(work: Work) -> None:
+def compress_share(run: Run, source: Checkpoint, asked: Asked, told: Told) -> list[str]:
+    """Of a process after the first (`ranks`): decomposes its share of the layers that are left and names them. As `compress_all`."""
+    work = Work(run, source, asked, told)
+    work.take_finished()
+    mine = work.share()
+    _compress_alone(work, mine)
+    return [choice.layer.name for choice in mine]
+
+
+def _share_out(work: Work) -> None:
+    """Makes this process's share and waits for those of the others."""
     run = work.run
-    request = cast("TensorizeRequest", run.request)
 
-    def load() -> PreTrainedModel | StreamedModel:
-        run.phase(f"Loading {work.source.folder.name}")
-        if work.reading.way == "whole":
-            return load_model(work.source.folder, device=run.device, allow_code=request.allow_code)
-        free = device_memory(run.device).free
-        work.told.warn(f"The model does not fit in {free / 1e9:.1f} GB of memory: it is read block by block.")
-        return StreamedModel(work.source, device=run.device, dtype=computing_dtype(work.source, run.device), allow_code=request.allow_code)
+    def waiting() -> None:
+        run.check_cancelled()
+        work.tell()
 
-    def room() -> int:
-        free = device_memory(run.device).free
-        return free // 2 if work.reading.way == "whole" else free - work.reading.beside
-
-    if weighted := [choice for choice in work.left() if choice.method != "sequential"]:
-        _compress_weighted(work, weighted, load, room)
-    if any(choice.method == "sequential" for choice in work.choices):
-        compress_in_sequence(work, load, room)
+    try:
+        run.ranks.open()
+        _compress_alone(work, work.share())
+        run.phase("Waiting for the other processes")
+        run.ranks.await_others(waiting)
+    except Cancelled:
+        run.ranks.check_others()  # where one has failed, torchrun stops all of them
+        raise
+    work.take_finished()
 
 
-def _compress_weighted(
-    work: Work, choices: Sequence[Choice], load: Callable[[], PreTrainedModel | StreamedModel], room: Callable[[], int]
-) -> None:
+def _compress_alone(work: Work, choices: Sequence[Choice]) -> None:
+    """The layers whose cores do not depend on what the others become."""
+    for choice in choices:
+        if choice.method == "plain":
+            work.make(choice, None)
+            work.tell()
+    if weighted := [choice for choice in choices if choice.method != "plain"]:
+        _compress_weighted(work, weighted)
+        release_freed_memory()  # of the model, before the next ones are loaded
+
+
+def _compress_weighted(work: Work, choices: Sequence[Choice]) -> None:
     assert work.ids is not None
     by_name = {choice.layer.name: choice for choice in choices}
     short: list[tuple[Layer, int, float]] = []
@@ -187,8 +222,8 @@ def _compress_weighted(
         work.source,
         work.ids,
         [Wanted(choice.layer, gradients=choice.method in TWO_SIDED) for choice in choices],
-        model=load,
-        room=room,
+        model=work.load,
+        room=work.room,
         warn=work.told.warn,
         work="Decomposing layers",
         files=work.files("states"),

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from bondwise.journal import STATUS
+from bondwise.ranks import Ranks
 from bondwise.run import CANCELLED, DONE, RESULT, start
 from bondwise.schema import RunStatus
+from bondwise.share import help_run
 from bondwise.summary import result_text
 from bondwise.terminal import ProgressLine, say, show
 
@@ -25,6 +27,9 @@ def follow(directory: Path, *, as_json: bool) -> int:
     """Does the run in this process, shows it on stderr and its result on stdout."""
     # The bars of libraries would fill log.txt with redrawn lines; the run shows its own progress. tqdm reads this when it is imported.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if (ranks := Ranks(directory)).rank > 0:
+        with _output_to_log(directory):
+            return help_run(directory, ranks)
     shown = _Shown()
     with _output_to_log(directory) as screen:
         line = ProgressLine(screen)

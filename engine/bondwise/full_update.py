@@ -16,8 +16,6 @@ from bondwise.streaming import StreamedModel, WholeModel
 from bondwise.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from bondwise.modelmap import Layer
 
 
-def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel | StreamedModel], room: Callable[[], int]) -> None:
+def compress_in_sequence(work: Work) -> None:
     """Makes the layers of `work` that are left, all of the method `sequential`, and fits those anew that stay dense.
 
     Layers that are finished are taken as they are.
@@ -37,7 +35,7 @@ def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel | Stream
 
     def model() -> PreTrainedModel | StreamedModel:
         if not loaded:
-            loaded.append(load())
+            loaded.append(work.load())
         return loaded[0]
 
     with Shelf(work.files("gradients")) as gradients:
@@ -47,7 +45,7 @@ def compress_in_sequence(work: Work, load: Callable[[], PreTrainedModel | Stream
             work.ids,
             [Wanted(choice.layer) for choice in work.left()],
             model=model,
-            room=room,
+            room=work.room,
             warn=work.told.warn,
             work="Taking the gradients of the loss",
             files=work.files("states"),

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bondwise import __version__, atomic
-from bondwise.device import resolve_device
 from bondwise.errors import Cancelled, UserError
 from bondwise.journal import JOURNAL, STATUS, Journal, Observer, Status
 from bondwise.process import is_alive, own_identity
 from bondwise.queue import hold_device, try_lock
+from bondwise.ranks import Ranks
 from bondwise.request import REQUEST, AnyRequest, read_request, refuse_newer
 from bondwise.schema import (
     EndedEvent,
@@ -58,6 +58,9 @@ WORKERS: dict[str, str] = {
 }
 """Kind of a run → `module:function` of its worker; named, not imported, because torch and transformers take seconds."""
 
+SHARES: dict[str, str] = {"tensorize": "bondwise.preparation:share"}
+"""Of the kinds whose work several processes share: what those after the first do (`ranks`). It returns the layers it has made."""
+
 DONE, FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
 """Exit statuses."""
 
@@ -69,8 +72,18 @@ class Run:
     """What a worker sees of its run."""
 
     def __init__(
-        self, directory: Path, request: AnyRequest, device: str, *, resumed: bool, journal: Journal, status: Status, stop: Stop
+        self,
+        ranks: Ranks,
+        directory: Path,
+        request: AnyRequest,
+        device: str,
+        *,
+        resumed: bool,
+        journal: Journal,
+        status: Status,
+        stop: Stop,
     ) -> None:
+        self.ranks = ranks
         self.directory = directory
         self.checkpoints = directory / "checkpoints"
         self.request = request
@@ -143,7 +156,7 @@ def start(run_dir: Path, observer: Observer | None = None) -> int:
         if before is not None and before.state == "done" and (directory / RESULT).is_file():
             return DONE
         stop = Stop(directory)
-        stack.enter_context(_signals(stop))
+        stack.enter_context(stopping_on_signals(stop))
         journal = Journal(directory / JOURNAL, observer)
         stack.callback(journal.close)
         _remove_stale_cancel(directory, journal)
@@ -180,9 +193,10 @@ def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> No
     request = read_request(directory)
     if not (directory / RESULT).is_file():
         # The worker comes before the device is waited for: a broken environment is told at once.
-        worker = _worker(request.kind)
+        worker: Worker = imported(WORKERS[request.kind])
         status.set(phase="Looking for the device")
-        device = resolve_device(request.device)
+        ranks = Ranks(directory)
+        device = ranks.device(request.device)
 
         def waiting(ahead: int) -> None:
             stop.check()
@@ -195,7 +209,7 @@ def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> No
             resumed = journal.started_before
             journal.emit(StartedEvent, engine=__version__, torch=_torch_version(), device=device, resumed=resumed)
             status.set(state="running", phase="Starting", device=device)
-            run = Run(directory, request, device, resumed=resumed, journal=journal, status=status, stop=stop)
+            run = Run(ranks, directory, request, device, resumed=resumed, journal=journal, status=status, stop=stop)
             run.checkpoints.mkdir(exist_ok=True)
             with _watching(stop, status):
                 result = worker(run)
@@ -222,8 +236,9 @@ def _end_early(failure: BaseException, journal: Journal, status: Status) -> int:
     return CANCELLED if cancelled else FAILED
 
 
-def _worker(kind: str) -> Worker:
-    module, _, function = WORKERS[kind].partition(":")
+def imported(name: str) -> Any:
+    """What `module:function` names."""
+    module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 
 
@@ -284,7 +299,7 @@ def _remove_stale_cancel(directory: Path, journal: Journal) -> None:
 
 
 @contextmanager
-def _signals(stop: Stop) -> Generator[None]:
+def stopping_on_signals(stop: Stop) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

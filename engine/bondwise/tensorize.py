@@ -20,20 +20,16 @@ from pydantic import ValidationError
 
 from bondwise import __version__, atomic
 from bondwise.checkpoint import Checkpoint, open_checkpoint
-from bondwise.compress import Asked, compress_all
+from bondwise.compress import compress_all
 from bondwise.errors import UserError
-from bondwise.estimate import Needs, check_disk, check_memory, estimate
 from bondwise.evaluate import evaluate, evaluate_pair
 from bondwise.journal import utc_now
 from bondwise.layer_files import read_tensors
-from bondwise.loading import load_config, load_model, load_tokenizer
+from bondwise.loading import load_model
 from bondwise.model_card import declared_licence, model_card
-from bondwise.modelmap import map_model
-from bondwise.own_text import written_text
-from bondwise.resolve import Choice, check_model, not_smaller, refits, resolve, slower
+from bondwise.preparation import CHECK_TOKENS, prepare, vocabulary_size
 from bondwise.schema import (
     BaseModelRef,
-    EstimateEvent,
     EvaluateOptions,
     Evaluation,
     LayerFigures,
@@ -43,24 +39,22 @@ from bondwise.schema import (
     TensorizeResult,
     VerifiedEvent,
 )
-from bondwise.text import OWN_TEXT, token_sequences
 from bondwise.told import Told
 from bondwise.trust import OWN_MODULE, code_files
 from bondwise.writing import LINEAGE_FILE, CheckpointWriter, PlannedTensor, Replacement
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from bondwise.compress import Layers
+    from bondwise.estimate import Needs
     from bondwise.modelmap import Layer
+    from bondwise.resolve import Choice
     from bondwise.run import Run
-    from bondwise.schema import CalibrationOptions
 
-CHECK_TOKENS = 32
-"""Random tokens put through the written model and through the base architecture with the dense product of the same cores."""
 TOLERANCE = 0.01
 """Largest accepted difference of their log-probabilities (nats). Both compute in float32 from the same stored numbers, so only the order of
 summation differs; a core that is swapped, transposed or lost moves them by 1 and more."""
@@ -81,25 +75,9 @@ def run(run: Run) -> TensorizeResult:
     run.phase(f"Reading {folder.name}")
     atomic.remove_temporaries(run.checkpoints)
     with CheckpointWriter(output, folder) as writer:
-        source = open_checkpoint(folder, allow_code=request.allow_code)
-        model_map = map_model(source)
-        choices = resolve(model_map.layers, options.tensorize)
-        refitted = refits(model_map.layers, options.refit, choices)
         told = Told(run)
-        for warning in (not_smaller(choices), slower(choices)):
-            told.warn(warning)
-        code = code_files(folder, source.config)
-        check_model(source, choices, allow_code=request.allow_code)
-        tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
-        calibrated = any(choice.method != "plain" for choice in choices)
-        written = calibrated and options.calibration.data == OWN_TEXT
-        ids = _calibration_text(run, folder, options.calibration) if calibrated and not written else None
-        needs = _check_needs(run, source, model_map.layers, choices, output)
-        run.check_cancelled()
-        if written:
-            ids = written_text(run, source, options.calibration, told.warn)
-
-        layers = compress_all(run, source, Asked(model_map, choices, refitted, ids, needs.reading), told)
+        source, asked, code, needs, tokenizer = prepare(run, told)
+        layers = compress_all(run, source, asked, told)
         if code_files(folder, source.config) != code:
             raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
         _write(run, writer, source, layers, code)
@@ -126,48 +104,6 @@ def run(run: Run) -> TensorizeResult:
         )
         _publish(run, writer, source, options, result, code=code)
     return result
-
-
-# --- before the work -----------------------------------------------------------------------------------------------------------------
-
-
-def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
-    """The tokenizer, after the text was found long enough: better told now than after an hour."""
-    tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
-    token_sequences(tokenizer, options.data, "evaluation", length=options.length, sequences=options.sequences, seed=run.request.seed)
-    return tokenizer
-
-
-def _calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> Tensor:
-    """Token ids [sequences, length] int64. Raises UserError where the text is too short."""
-    tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
-    return token_sequences(
-        tokenizer, options.data, "calibration", length=options.length, sequences=options.sequences, seed=run.request.seed
-    )
-
-
-def _check_needs(run: Run, source: Checkpoint, layers: Sequence[Layer], choices: list[Choice], output: Path) -> Needs:
-    options = cast("TensorizeRequest", run.request).options
-    needs = estimate(source, layers, choices, options, vocabulary=_vocabulary(run, source), tokens=CHECK_TOKENS, device=run.device)
-    memory_available = check_memory(needs, run.device)
-    present = sum(path.stat().st_size for path in run.checkpoints.glob("*.safetensors"))
-    disk, disk_available = check_disk(needs, output, run.checkpoints, present)
-    run.emit(
-        EstimateEvent,
-        layers=len(choices),
-        parameters=source.parameters - sum(choice.dense_parameters - choice.parameters for choice in choices),
-        original_parameters=source.parameters,
-        memory=needs.memory,
-        memory_available=memory_available,
-        disk=disk,
-        disk_available=disk_available,
-    )
-    return needs
-
-
-def _vocabulary(run: Run, source: Checkpoint) -> int:
-    config, _ = load_config(source, allow_code=run.request.allow_code)
-    return int(cast("Any", config.get_text_config()).vocab_size)
 
 
 # --- the folder ----------------------------------------------------------------------------------------------------------------------
@@ -226,7 +162,7 @@ def _verify(run: Run, source: Checkpoint, folder: Path, layers: Layers) -> float
 
     run.phase("Checking the written model")
     generator = torch.Generator().manual_seed(run.request.seed)
-    ids = torch.randint(_vocabulary(run, source), (CHECK_TOKENS,), generator=generator)
+    ids = torch.randint(vocabulary_size(run, source), (CHECK_TOKENS,), generator=generator)
 
     def half(number: int) -> Any:
         def step(done: int, total: int) -> None:

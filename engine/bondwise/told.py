@@ -29,6 +29,7 @@ class Told:
     def layer(self, figures: LayerFigures, *, again: bool) -> None:
         """`again`: the layer was done in this process, whatever was said before."""
         if again or figures.name not in self._layers:
+            self._layers.add(figures.name)
             self._run.emit(LayerEvent, layer=figures)
 
     def evaluation(self, role: str, found: Evaluation, *, again: bool) -> None:

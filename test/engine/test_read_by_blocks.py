@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny_models import make_tokenizer, save_tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bondwise import compress, estimate, tensorize
+from bondwise import compress, estimate, preparation
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import Memory
 from bondwise.modelmap import map_model
@@ -40,7 +40,7 @@ def read_as(monkeypatch: pytest.MonkeyPatch, reading: estimate.Reading) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise AssertionError("the whole model was loaded")
 
-    monkeypatch.setattr(tensorize, "estimate", chosen)
+    monkeypatch.setattr(preparation, "estimate", chosen)
     monkeypatch.setattr(compress, "load_model", refused)
 
 

@@ -19,7 +19,7 @@ from stored_cores import contracted
 from tiny_models import ARCHITECTURES, VOCABULARY, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bondwise import compress, device, estimate, tensorize, writing
+from bondwise import compress, device, estimate, preparation, tensorize, writing
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import Memory
 from bondwise.modelmap import map_model
@@ -396,7 +396,7 @@ def test_without_room_for_both_models_they_are_measured_one_by_one(tmp_path: Pat
     def cramped(*arguments: Any, **named: Any) -> estimate.Needs:
         return real(*arguments, **named)._replace(compare=device.host_memory().total * 2)
 
-    monkeypatch.setattr(tensorize, "estimate", cramped)
+    monkeypatch.setattr(preparation, "estimate", cramped)
     run = tensorize_run(tmp_path / "run", llama, tmp_path / "out", EVERYTHING, evaluate={"length": 32, "sequences": 2, "sample_tokens": 0})
     result = finish(run)
     assert result["compressed"]["kl"] is None

@@ -52,6 +52,15 @@ class RunStatus(Record):
     error: ErrorInfo | None = None
 
 
+class RankStatus(Record):
+    """`rank-N.json`: what one of several processes says of its part of a run."""
+
+    state: Literal["running", "done", "failed"]
+    process: ProcessIdentity
+    layers: Annotated[list[str], Field(description="Made by this process.")] = []
+    error: ErrorInfo | None = None
+
+
 class Event(Record):
     seq: Annotated[int, Field(ge=1, description="1, 2, 3 … without gaps, across resumes.")]
     time: str
