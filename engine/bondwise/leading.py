@@ -61,7 +61,10 @@ def pays(short: int, long: int, count: int) -> bool:
     """
     width = _width(count)
     whole = 0.6 * short**2 * long + (4 + short / 1024) * short**3
-    part = 10 * short * long * width + (7 * short + 3 * long) * width**2 + 20 * width**3
+    if long >= GRAM_FROM * short:
+        part = 0.6 * short**2 * long + 13 * short**2 * width + 7 * short * width**2 + 20 * width**3
+    else:
+        part = 10 * short * long * width + (7 * short + 3 * long) * width**2 + 20 * width**3
     return short >= SMALLEST and part < whole
 
 
