@@ -11,11 +11,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bondwise.errors import UserError
-from bondwise.schema import SCHEMA_VERSION, PerplexityRequest, ProfileRequest, RunRequest, SampleModelRequest, TensorizeRequest
+from bondwise.schema import SCHEMA_VERSION, HealRequest, PerplexityRequest, ProfileRequest, RunRequest, SampleModelRequest, TensorizeRequest
 
 REQUEST = "run.json"
 
-AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest
+AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest
 
 
 def refuse_newer(path: Path) -> None:
@@ -50,13 +50,20 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
         return os.path.abspath(directory / Path(path).expanduser())  # noqa: PTH100
 
     options: Any = request.options
-    changes: dict[str, Any] = {name: absolute(value) for name in ("output", "reference") if (value := getattr(options, name, None))}
+    changes: dict[str, Any] = {
+        name: absolute(value) for name in ("output", "reference", "teacher") if (value := getattr(options, name, None))
+    }
     for name in ("evaluate", "calibration"):
         text = getattr(options, name, None)
         if text is not None and text.data.endswith((".txt", ".jsonl")):
             changes[name] = text.model_copy(update={"data": absolute(text.data)})
     if isinstance(request, ProfileRequest) and request.options.data.endswith((".txt", ".jsonl")):
         changes["data"] = absolute(request.options.data)
+    if isinstance(request, HealRequest):
+        sources = request.options.data
+        changes["data"] = [
+            one.model_copy(update={"data": absolute(one.data)}) if one.data.endswith((".txt", ".jsonl")) else one for one in sources
+        ]
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}
     if not isinstance(request, SampleModelRequest):
         update["model"] = absolute(request.model)

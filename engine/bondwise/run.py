@@ -41,9 +41,9 @@ from bondwise.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from bondwise.schema import PerplexityResult, ProfileResult, SampleModelResult, TensorizeResult
+    from bondwise.schema import HealResult, PerplexityResult, ProfileResult, SampleModelResult, TensorizeResult
 
-    Worker = Callable[["Run"], TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult]
+    Worker = Callable[["Run"], TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult]
 
 E = TypeVar("E", bound=Event)
 
@@ -55,6 +55,7 @@ WORKERS: dict[str, str] = {
     "perplexity": "bondwise.evaluate:run_perplexity",
     "sample-model": "bondwise.sample_model:run",
     "profile": "bondwise.sensitivity:run",
+    "heal": "bondwise.heal:run",
 }
 """Kind of a run → `module:function` of its worker; named, not imported, because torch and transformers take seconds."""
 

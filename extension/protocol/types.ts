@@ -11,10 +11,13 @@ export type RunEvent =
   | CurveEvent
   | BaselineEvent
   | CellEvent
+  | HealPlanEvent
+  | HealStepEvent
+  | HealValidationEvent
   | WarningEvent
   | EndedEvent;
-export type RunRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest;
-export type RunResult = TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult;
+export type RunRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest;
+export type RunResult = TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult;
 
 export interface BaseModelRef {
   /**
@@ -400,7 +403,7 @@ export interface EvaluationEvent {
   seq: number;
   time: string;
   type: 'evaluation';
-  role: 'original' | 'compressed';
+  role: 'original' | 'compressed' | 'healed';
   evaluation: Evaluation;
 }
 /**
@@ -412,6 +415,264 @@ export interface ExchangePoint {
   loss: number;
   loss_error: number;
   perplexity?: number | null;
+}
+/**
+ * One source of text, and its share among several.
+ */
+export interface HealData {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data: string;
+  /**
+   * Of the tokens, beside those of the other sources.
+   */
+  weight?: number;
+}
+/**
+ * How long, on what and with which loss the cores of a compressed model are trained.
+ */
+export interface HealOptions {
+  /**
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+}
+/**
+ * What does not change any more once the training has begun: a resumed run follows the same curve.
+ */
+export interface HealPlan {
+  steps: number;
+  warmup_steps: number;
+  /**
+   * Steps between two validations.
+   */
+  validate_every: number;
+  tokens_per_step: number;
+  /**
+   * Parameters that train.
+   */
+  trained: number;
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  seconds_per_step?: number | null;
+}
+/**
+ * Before the first step of a healing, in every process of the run alike.
+ */
+export interface HealPlanEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'heal-plan';
+  plan: HealPlan;
+  prompt: string;
+  /**
+   * The original's, on the validation sequences; null without distillation.
+   */
+  teacher_loss?: number | null;
+  teacher_sample?: string;
+}
+export interface HealRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  kind: 'heal';
+  model: string;
+  options: HealOptions;
+}
+/**
+ * Losses are cross entropies on the validation sequences, nats per token.
+ */
+export interface HealResult {
+  kind: 'heal';
+  output: string;
+  /**
+   * What ended the training.
+   */
+  stopped: 'budget' | 'plateau' | 'diverged';
+  /**
+   * The original's; null without distillation.
+   */
+  teacher_loss?: number | null;
+  start_loss: number;
+  best_loss: number;
+  /**
+   * The step whose cores were written; 0: no step was better than the start.
+   */
+  best_step: number;
+  steps: number;
+  tokens: number;
+  trained: number;
+  parameters: number;
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  healed?: Evaluation | null;
+  /**
+   * Largest difference of log-probabilities after reload, against the trained model.
+   */
+  logits_difference: number;
+  /**
+   * Of the process that ended the run.
+   */
+  seconds: number;
+}
+/**
+ * Means over the steps since the event before, of which there are fewer a minute the longer a run goes on. One of the same or a later
+ * step that came before was said by a process that was killed: this one takes its place.
+ */
+export interface HealStepEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'heal-step';
+  /**
+   * The last of them, from 1.
+   */
+  step: number;
+  /**
+   * What is trained on: the mix of KL and cross entropy, nats per token.
+   */
+  loss: number;
+  cross_entropy: number;
+  /**
+   * Norm of the gradient before it is shortened.
+   */
+  gradient: number;
+  learning_rate: number;
+  tokens_per_second: number;
+  /**
+   * Bytes: the most on a GPU so far, of the process on a CPU.
+   */
+  memory: number;
+}
+/**
+ * Takes the place of one of the same step; that of step 0 is of the model before healing.
+ */
+export interface HealValidationEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'heal-validation';
+  step: number;
+  /**
+   * Cross entropy, nats per token.
+   */
+  loss: number;
+  kl?: number | null;
+  /**
+   * No validation before was better.
+   */
+  best: boolean;
+  sample: string;
+}
+/**
+ * One healing in the history of a compressed folder (`bondwise.json`).
+ */
+export interface Healing {
+  engine: string;
+  created: string;
+  /**
+   * The options of the run.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: HealResult;
 }
 /**
  * What has come since: gathered, so that a fast run does not flood the view.
@@ -644,6 +905,10 @@ export interface Lineage {
     [k: string]: unknown;
   };
   result: TensorizeResult;
+  /**
+   * What was trained afterwards, the latest last.
+   */
+  healing?: Healing[];
 }
 export interface TensorizeResult {
   kind: 'tensorize';
@@ -919,7 +1184,7 @@ export interface CalibrationOptions1 {
   sequences?: number;
 }
 /**
- * How both models are measured; leave it out to measure nothing.
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
  */
 export interface EvaluateOptions2 {
   /**

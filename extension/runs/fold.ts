@@ -98,6 +98,9 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'curve':
     case 'baseline':
     case 'cell':
+    case 'heal-plan':
+    case 'heal-step':
+    case 'heal-validation':
       return before;
   }
 }

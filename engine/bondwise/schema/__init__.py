@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Sites, Strict
-from bondwise.schema.checkpoint import Lineage, MPOLayer, MPOSection
+from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
 from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
 from bondwise.schema.messages import (
     CompareData,
@@ -31,6 +31,9 @@ from bondwise.schema.requests import (
     REFIT_HELP,
     CalibrationOptions,
     EvaluateOptions,
+    HealData,
+    HealOptions,
+    HealRequest,
     PerplexityOptions,
     PerplexityRequest,
     ProfileOptions,
@@ -43,7 +46,17 @@ from bondwise.schema.requests import (
     TensorizeRule,
     _Request,
 )
-from bondwise.schema.results import Evaluation, LayerFigures, PerplexityResult, ProfileResult, RunResult, SampleModelResult, TensorizeResult
+from bondwise.schema.results import (
+    Evaluation,
+    HealPlan,
+    HealResult,
+    LayerFigures,
+    PerplexityResult,
+    ProfileResult,
+    RunResult,
+    SampleModelResult,
+    TensorizeResult,
+)
 from bondwise.schema.runs import (
     BaselineEvent,
     CellEvent,
@@ -53,6 +66,9 @@ from bondwise.schema.runs import (
     EstimateEvent,
     EvaluationEvent,
     Event,
+    HealPlanEvent,
+    HealStepEvent,
+    HealValidationEvent,
     LayerEvent,
     PhaseEvent,
     ProcessIdentity,
@@ -93,6 +109,15 @@ __all__ = [
     "Event",
     "ExchangePoint",
     "Figure",
+    "HealData",
+    "HealOptions",
+    "HealPlan",
+    "HealPlanEvent",
+    "HealRequest",
+    "HealResult",
+    "HealStepEvent",
+    "HealValidationEvent",
+    "Healing",
     "HostCells",
     "HostCompare",
     "HostMessage",

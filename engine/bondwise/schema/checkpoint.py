@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bondwise.schema.base import Record
 from bondwise.schema.profile import BaseModelRef
-from bondwise.schema.results import TensorizeResult
+from bondwise.schema.results import HealResult, TensorizeResult
 
 
 class MPOLayer(Record):
@@ -34,6 +34,15 @@ class MPOSection(Record):
     layers: dict[str, MPOLayer]
 
 
+class Healing(Record):
+    """One healing in the history of a compressed folder (`bondwise.json`)."""
+
+    engine: str
+    created: str
+    request: Annotated[dict[str, Any], Field(description="The options of the run.")]
+    result: HealResult
+
+
 class Lineage(Record):
     """`bondwise.json` in a compressed checkpoint: where it comes from and what was measured."""
 
@@ -43,3 +52,4 @@ class Lineage(Record):
     base: BaseModelRef
     request: Annotated[dict[str, Any], Field(description="The options of the run that made it.")]
     result: TensorizeResult
+    healing: Annotated[list[Healing], Field(description="What was trained afterwards, the latest last.")] = []

@@ -116,6 +116,53 @@ class ProfileOptions(Strict):
         return self
 
 
+class HealData(Strict):
+    """One source of text, and its share among several."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
+    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
+
+
+class HealOptions(Strict):
+    """How long, on what and with which loss the cores of a compressed model are trained."""
+
+    data: Annotated[list[HealData], Field(min_length=1)] = [HealData(data="builtin")]
+    length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
+    batch: Annotated[int, Field(ge=1, description="Sequences in a step.")] = 8
+    minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
+    tokens: Annotated[int, Field(ge=1, description="To train on.")] | None = None
+    epochs: Annotated[float, Field(gt=0, description="How often the data is gone through; of several sources the first.")] | None = None
+    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
+    warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
+    clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    distill: Annotated[
+        float, Field(ge=0, le=1, description="Share of the loss that is KL(original ‖ model); the rest is cross entropy.")
+    ] = 0.5
+    temperature: Annotated[float, Field(gt=0, description="Of both distributions in that KL.")] = 1.0
+    teacher: Annotated[str, Field(description="The original model's folder; null: where the compressed one says it is.")] | None = None
+    train: Annotated[
+        list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
+    ] = []
+    recompute: Annotated[bool, Field(description="Compute activations again in the backward pass: less memory, more time.")] = False
+    validation_sequences: Annotated[int, Field(ge=1, description="Of the data's evaluation part.")] = 8
+    validations: Annotated[int, Field(ge=1, description="How often in the run the model is validated, evenly spaced in steps.")] = 10
+    patience: Annotated[int, Field(ge=1, description="Validations in a row without a better one, after which the run ends.")] | None = None
+    save_minutes: Annotated[float, Field(gt=0, description="Between two resume points.")] = 5.0
+    keep: Annotated[int, Field(ge=1, description="Resume points that stay.")] = 2
+    prompt: Annotated[str, Field(description="What the models continue at each validation.")] = "The capital of France is"
+    sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> HealOptions:
+        given = [name for name in ("minutes", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of minutes, tokens and epochs, not {', '.join(given) or 'none'}")
+        return self
+
+
 class SampleModelOptions(Strict):
     output: str
 
@@ -152,5 +199,13 @@ class ProfileRequest(_Request):
     options: ProfileOptions
 
 
-RunRequest = Annotated[TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest, Field(discriminator="kind")]
+class HealRequest(_Request):
+    kind: Literal["heal"] = "heal"
+    model: str
+    options: HealOptions
+
+
+RunRequest = Annotated[
+    TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest, Field(discriminator="kind")
+]
 """`run.json`: what is asked. Paths are absolute or relative to the run directory. Never changed after start."""

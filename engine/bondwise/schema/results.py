@@ -97,5 +97,40 @@ class ProfileResult(Record):
     seconds: float
 
 
-RunResult = Annotated[TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult, Field(discriminator="kind")]
+class HealPlan(Record):
+    """What does not change any more once the training has begun: a resumed run follows the same curve."""
+
+    steps: int
+    warmup_steps: int
+    validate_every: Annotated[int, Field(description="Steps between two validations.")]
+    tokens_per_step: int
+    trained: Annotated[int, Field(description="Parameters that train.")]
+    parameters: Annotated[int, Field(description="Of the whole model.")]
+    seconds_per_step: Annotated[float, Field(description="Timed before the first step; null where nothing had to be.")] | None = None
+
+
+class HealResult(Record):
+    """Losses are cross entropies on the validation sequences, nats per token."""
+
+    kind: Literal["heal"] = "heal"
+    output: str
+    stopped: Annotated[Literal["budget", "plateau", "diverged"], Field(description="What ended the training.")]
+    teacher_loss: Annotated[float | None, Field(description="The original's; null without distillation.")] = None
+    start_loss: float
+    best_loss: float
+    best_step: Annotated[int, Field(description="The step whose cores were written; 0: no step was better than the start.")]
+    steps: int
+    tokens: int
+    trained: int
+    parameters: int
+    original: Evaluation | None = None
+    compressed: Evaluation | None = None
+    healed: Evaluation | None = None
+    logits_difference: Annotated[
+        float, Field(description="Largest difference of log-probabilities after reload, against the trained model.")
+    ]
+    seconds: Annotated[float, Field(description="Of the process that ended the run.")]
+
+
+RunResult = Annotated[TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult, Field(discriminator="kind")]
 """`result.json`: written last."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bondwise.schema.base import Record
 from bondwise.schema.profile import Cell, Curve, Sensitivity
-from bondwise.schema.results import Evaluation, LayerFigures
+from bondwise.schema.results import Evaluation, HealPlan, LayerFigures
 
 RunState = Literal["queued", "running", "cancelling", "cancelled", "failed", "interrupted", "done"]
 
@@ -101,7 +101,7 @@ class LayerEvent(Event):
 
 class EvaluationEvent(Event):
     type: Literal["evaluation"] = "evaluation"
-    role: Literal["original", "compressed"]
+    role: Literal["original", "compressed", "healed"]
     evaluation: Evaluation
 
 
@@ -137,6 +137,43 @@ class CellEvent(Event):
     cell: Cell
 
 
+class HealPlanEvent(Event):
+    """Before the first step of a healing, in every process of the run alike."""
+
+    type: Literal["heal-plan"] = "heal-plan"
+    plan: HealPlan
+    prompt: str
+    teacher_loss: Annotated[float | None, Field(description="The original's, on the validation sequences; null without distillation.")] = (
+        None
+    )
+    teacher_sample: str = ""
+
+
+class HealStepEvent(Event):
+    """Means over the steps since the event before, of which there are fewer a minute the longer a run goes on. One of the same or a later
+    step that came before was said by a process that was killed: this one takes its place."""
+
+    type: Literal["heal-step"] = "heal-step"
+    step: Annotated[int, Field(description="The last of them, from 1.")]
+    loss: Annotated[float, Field(description="What is trained on: the mix of KL and cross entropy, nats per token.")]
+    cross_entropy: float
+    gradient: Annotated[float, Field(description="Norm of the gradient before it is shortened.")]
+    learning_rate: float
+    tokens_per_second: float
+    memory: Annotated[int, Field(description="Bytes: the most on a GPU so far, of the process on a CPU.")]
+
+
+class HealValidationEvent(Event):
+    """Takes the place of one of the same step; that of step 0 is of the model before healing."""
+
+    type: Literal["heal-validation"] = "heal-validation"
+    step: int
+    loss: Annotated[float, Field(description="Cross entropy, nats per token.")]
+    kl: Annotated[float, Field(description="KL(original ‖ model), nats per token.")] | None = None
+    best: Annotated[bool, Field(description="No validation before was better.")]
+    sample: str
+
+
 class WarningEvent(Event):
     type: Literal["warning"] = "warning"
     message: str
@@ -161,6 +198,9 @@ RunEvent = Annotated[
     | CurveEvent
     | BaselineEvent
     | CellEvent
+    | HealPlanEvent
+    | HealStepEvent
+    | HealValidationEvent
     | WarningEvent
     | EndedEvent,
     Field(discriminator="type"),
