@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -17,12 +18,13 @@ from bondwise.errors import UserError
 from bondwise.schema import CalibrationOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     import torch
     from transformers import PreTrainedTokenizerBase
 
 Part = Literal["calibration", "evaluation"]
+Kind = Literal["builtin", "self", "txt", "jsonl", "hub"]
 
 BUILTIN = "builtin"
 OWN_TEXT = "self"
@@ -54,14 +56,14 @@ def token_sequences(
     """
     import torch
 
-    beginning = _beginning(tokenizer)
+    beginning = beginning_ids(tokenizer)
     stride = length - len(beginning)
     if stride < 1:
         raise UserError(f"Sequences of {length} tokens leave no room for text.", "Choose a larger length.")
     pool: list[int] = []
     for section in sections(data):
         if section.part == part:
-            pool.extend(_encode(tokenizer, section.text + "\n\n"))
+            pool.extend(text_ids(tokenizer, section.text + "\n\n"))
             if len(pool) >= POOL * sequences * stride:
                 break
     windows = min(len(pool) // stride, POOL * sequences)
@@ -88,23 +90,33 @@ def fingerprint(ids: torch.Tensor) -> str:
 
 def sections(data: str) -> Iterator[Section]:
     """The sections of `data`, in order, read as they are asked for. Raises UserError when the source is none or cannot be read."""
-    if data == BUILTIN:
+    kind = kind_of(data)
+    if kind == BUILTIN:
         return _builtin_sections()
-    if data == OWN_TEXT:
+    if kind == OWN_TEXT:
         raise UserError(
             "Text that a model writes itself measures nothing: it is for calibration alone (--calibration self).",
             "Name a .txt or .jsonl file, `builtin`, or a hub data set.",
         )
+    return _hub_sections(data) if kind == "hub" else _file_sections(Path(data))
+
+
+def kind_of(data: str) -> Kind:
+    """What `data` names. Raises UserError where that is nothing that can be read as text."""
+    if data == BUILTIN:
+        return "builtin"
+    if data == OWN_TEXT:
+        return "self"
     path = Path(data)
     if path.suffix in (".txt", ".jsonl"):
         if not path.is_file():
             raise UserError(f"The text {path} does not exist or is not a file.", "Name a .txt or .jsonl file, or `builtin`.")
-        return _file_sections(path)
+        return "txt" if path.suffix == ".txt" else "jsonl"
     if path.exists():
         raise UserError(f"{path} is neither a .txt nor a .jsonl file.", "Convert it: one text, or one JSON object with `text` a line.")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", data):
         raise UserError(f"There is no text {data!r}.", "Name a .txt or .jsonl file, `builtin`, or a hub data set such as ORG/NAME.")
-    return _hub_sections(data)
+    return "hub"
 
 
 # --- sources -------------------------------------------------------------------------------------------------------------------------
@@ -136,8 +148,15 @@ def _builtin_sections() -> Iterator[Section]:
 def _file_sections(path: Path) -> Iterator[Section]:
     size = min(max(path.stat().st_size // 32, SMALLEST_SECTION), LARGEST_SECTION)
     pieces = _txt_pieces(path, size) if path.suffix == ".txt" else _jsonl_texts(path)
-    try:
+    with reading(path):
         yield from _alternate(pieces, size)
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None]:
+    """While a text file is read: what the operating system or the encoding refuses becomes a UserError that names the file."""
+    try:
+        yield
     except UnicodeDecodeError as failure:
         raise UserError(f"{path} is not UTF-8 text: {failure.reason}.", "Save it as UTF-8.") from None
     except OSError as failure:
@@ -157,7 +176,8 @@ def _txt_pieces(path: Path, size: int) -> Iterator[str]:
         yield rest
 
 
-def _jsonl_texts(path: Path) -> Iterator[str]:
+def jsonl_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers, from 1, and the lines of a .jsonl file, blank ones too. Raises UserError at a line longer than `LONGEST_RECORD`."""
     # Only "\n" ends a record: texts hold U+2028 and its kind, at which str.splitlines would cut.
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         number = 0
@@ -165,27 +185,24 @@ def _jsonl_texts(path: Path) -> Iterator[str]:
             number += 1
             if len(line) > LONGEST_RECORD:
                 raise UserError(f"{path}, line {number} is longer than {LONGEST_RECORD} characters.", "Break the text into more lines.")
-            if not line.strip():
-                continue
-            try:
-                record: Any = json.loads(line)
-            except ValueError as failure:
-                raise UserError(f"{path}, line {number} is not JSON: {failure}.", "Each line must be one JSON object.") from None
-            yield _text_of(record, f"{path}, line {number}")
+            yield number, line
+
+
+def _jsonl_texts(path: Path) -> Iterator[str]:
+    for number, line in jsonl_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record: Any = json.loads(line)
+        except ValueError as failure:
+            raise UserError(f"{path}, line {number} is not JSON: {failure}.", "Each line must be one JSON object.") from None
+        yield _text_of(record, f"{path}, line {number}")
 
 
 def _hub_sections(data: str) -> Iterator[Section]:
     """ID or ID:CONFIGURATION. Where the data set is divided already, `train` calibrates and `test`, else `validation`, evaluates."""
-    try:
-        library: Any = importlib.import_module("datasets")
-    except ImportError:
-        raise UserError(
-            f"{data} is not a file, so it is taken for a hub data set, and the package `datasets` that reads those is not installed.",
-            "Name a .txt or .jsonl file, use `builtin`, or install `datasets` into the engine's environment.",
-        ) from None
-    name, _, configuration = data.partition(":")
-    try:
-        splits = library.load_dataset(name, configuration or None, streaming=True)
+    with reading_hub(data):
+        splits = hub_splits(data)
         # Evaluation first: a caller that wants the calibration part reads past a test split, which is small, and not past a train split.
         named: dict[Part, tuple[str, ...]] = {"evaluation": ("test", "validation"), "calibration": ("train",)}
         divided = {part: found for part, names in named.items() if (found := next((name for name in names if name in splits), None))}
@@ -195,6 +212,26 @@ def _hub_sections(data: str) -> Iterator[Section]:
         for part, split in divided.items():
             for section in _alternate((_text_of(record, data) for record in splits[split]), LARGEST_SECTION):
                 yield section._replace(name=f"{split}/{section.name}", part=part)
+
+
+def hub_splits(data: str) -> Mapping[str, Iterable[Any]]:
+    """The splits of the hub data set ID or ID:CONFIGURATION by name, read as they are walked through; to be used within `reading_hub`."""
+    try:
+        library: Any = importlib.import_module("datasets")
+    except ImportError:
+        raise UserError(
+            f"{data} is not a file, so it is taken for a hub data set, and the package `datasets` that reads those is not installed.",
+            "Name a .txt or .jsonl file, use `builtin`, or install `datasets` into the engine's environment.",
+        ) from None
+    name, _, configuration = data.partition(":")
+    return library.load_dataset(name, configuration or None, streaming=True)
+
+
+@contextmanager
+def reading_hub(data: str) -> Generator[None]:
+    """While a hub data set is read: whatever its reader or the network raises becomes a UserError that names it."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as failure:
@@ -249,13 +286,14 @@ def _text_of(record: Any, where: str) -> str:
     raise UserError(f"{where} has no text, only {keys}.", "A record needs `text`, `content` or `messages`.")
 
 
-def _beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def beginning_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """[bos] where the tokenizer puts it before a text by itself, else []: models trained with it are lost without it."""
     first = _ids(tokenizer, "a", special=True)[:1]
     return first if first and first[0] == tokenizer.bos_token_id else []
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a text alone, without what the tokenizer puts before or behind one."""
     return _ids(tokenizer, text, special=False)
 
 
