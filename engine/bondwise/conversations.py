@@ -152,8 +152,8 @@ class Encoder:
         self._marked = re.search(r"\{%-?\s*generation\b", self._template) is not None
         self.beginning = beginning_ids(tokenizer)
         """What each text begins with: [beginning-of-text id] or []."""
-        padding: int | None = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.padding = padding or 0
+        ids = cast("tuple[int | None, int | None]", (tokenizer.pad_token_id, tokenizer.eos_token_id))
+        self.padding = next((token for token in ids if token is not None), 0)
         """The id that fills up a sequence; its label is `IGNORED`, so which one does not matter."""
         self._conversations = 0
         self.masked_answers = 0

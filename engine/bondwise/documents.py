@@ -3,7 +3,7 @@
 Each source falls into a part to train on and a part to validate on that share no conversation, no section and no first question: which
 part a document is in follows from a hash of what it begins with, not from the tokenizer, the length, the seed or the order. Of the
 built-in text and of .txt files only the part `calibration` of `bondwise.text` is used, of a hub data set only its training split, so that
-the other part measures what healing has not seen.
+the other part measures what healing has not seen. Of a .jsonl file nothing but the part to validate on is such.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 VALIDATION_SHARE = 16
 """One in so many groups validates."""
-IN_MEMORY = 64 << 20
-"""Bytes of a file whose tokens are held in memory; a larger one is read anew in every epoch, as hub data sets are."""
+IN_MEMORY = 32 << 20
+"""Bytes of a file whose tokens are held in memory (about 8 million, half a minute's work); a larger one is read anew in every epoch, as hub
+data sets are."""
 BAD_SHARE, ROWS_TO_JUDGE = 0.01, 200
 """A source with a larger share of bad rows is refused: once so many rows were read, and at the end."""
 BAD_ROWS_KEPT = 5
@@ -64,19 +65,22 @@ class Source(Protocol):
         ...
 
 
-def open_source(data: str, encoder: Encoder) -> Source:
+def open_source(data: str, encoder: Encoder, check_cancelled: Callable[[], None]) -> Source:
     """The source that `data` names: a .txt or .jsonl file, `builtin`, or a hub data set. (`own_source` takes what a model wrote.)
 
-    Raises UserError where it cannot be read, has no known columns, too many bad rows, or too little to hold any of it back.
+    `check_cancelled` is called at every row, now and whenever the source is read. Raises UserError where the source cannot be read, has no
+    known columns, too many bad rows, or too little to hold any of it back.
     """
     kind = kind_of(data)
     if kind == "self":
         raise UserError("Text that a model writes itself is in no file.", "Name a .txt or .jsonl file, `builtin`, or a hub data set.")
     if kind == "hub":
-        return _Streamed(_HubRows(data), encoder, data)
+        return _Streamed(_HubRows(data), encoder, check_cancelled, data)
     rows = _LineRows(Path(data)) if kind == "jsonl" else _SectionRows(data)
     size = 0 if kind == "builtin" else Path(data).stat().st_size
-    return _Streamed(rows, encoder, f"{data}, {size} bytes") if size > IN_MEMORY else _read_whole(rows, encoder)
+    if size > IN_MEMORY:
+        return _Streamed(rows, encoder, check_cancelled, f"{data}, {size} bytes")
+    return _read_whole(rows, encoder, check_cancelled)
 
 
 def own_source(ids: Tensor) -> Source:
@@ -279,38 +283,41 @@ class _Streamed:
 
     facts = Facts(None, None, None)
 
-    def __init__(self, rows: _Rows, encoder: Encoder, identity: str) -> None:
+    def __init__(self, rows: _Rows, encoder: Encoder, check_cancelled: Callable[[], None], identity: str) -> None:
         self.name, self.identity = rows.name, identity
-        self._rows, self._encoder = rows, encoder
+        self._rows, self._encoder, self._check_cancelled = rows, encoder, check_cancelled
         self._check = RowCheck(rows.name, rows.unit)
 
     def epoch(self, epoch: int, seed: int, skip: int) -> Iterator[tuple[int, Document]]:
-        self._check = RowCheck(self.name, self._rows.unit)
-        for place, _, document in _documents(self._rows, self._encoder, self._check, skip, lambda record: not _validates(record)):
+        for place, _, document in self._read(skip, lambda record: not _validates(record)):
             yield place, document
 
     def validation(self) -> Iterator[Document]:
-        self._check = RowCheck(self.name, self._rows.unit)
-        for _, _, document in _documents(self._rows, self._encoder, self._check, 0, _validates):
+        for _, _, document in self._read(0, _validates):
             yield document
 
     def warnings(self) -> list[str]:
         return self._check.warnings()
 
+    def _read(self, skip: int, wanted: Callable[[Record], bool]) -> Iterator[tuple[int, Record, Document]]:
+        self._check = RowCheck(self.name, self._rows.unit)
+        return _documents(self._rows, self._encoder, self._check, self._check_cancelled, skip=skip, wanted=wanted)
 
-def _read_whole(rows: _Rows, encoder: Encoder) -> Source:
+
+def _read_whole(rows: _Rows, encoder: Encoder, check_cancelled: Callable[[], None]) -> Source:
     check = RowCheck(rows.name, rows.unit)
     held = _Groups()
-    for _, record, document in _documents(rows, encoder, check, 0, lambda _: True):
+    for _, record, document in _documents(rows, encoder, check, check_cancelled, skip=0, wanted=lambda _: True):
         held.add(group_of(record), characters(record), document)
     return _Held(rows.name, held, check.warnings())
 
 
 def _documents(
-    rows: _Rows, encoder: Encoder, check: RowCheck, skip: int, wanted: Callable[[Record], bool]
+    rows: _Rows, encoder: Encoder, check: RowCheck, check_cancelled: Callable[[], None], *, skip: int, wanted: Callable[[Record], bool]
 ) -> Iterator[tuple[int, Record, Document]]:
     """The number of each good row behind the first `skip`, with its record and its document, where the record is `wanted`."""
     for number, row in rows.read(skip):
+        check_cancelled()
         document: Document | None = None
         record: Record | None = None
         fault: BadRow | None = None

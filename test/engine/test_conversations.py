@@ -17,7 +17,7 @@ from tiny_models import BOS, EOS, make_tokenizer
 from bondwise import documents
 from bondwise.conversations import IGNORED, BadRow, Document, Encoder, Record, Turn, read_record
 from bondwise.documents import Source, open_source, own_source
-from bondwise.errors import UserError
+from bondwise.errors import Cancelled, UserError
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -49,9 +49,13 @@ def encoder_of(template: str | None) -> Encoder:
     return Encoder(tokenizer, "tiny")
 
 
+def decoded(ids: list[int]) -> str:
+    tokenizer: Any = make_tokenizer()
+    return tokenizer.decode(ids)
+
+
 def learnt(document: Document) -> list[str]:
     """The stretches of text that are learnt, in order."""
-    tokenizer = make_tokenizer()
     stretches: list[list[int]] = [[]]
     for token, label in zip(document.input_ids.tolist(), document.labels.tolist(), strict=True):
         if label == IGNORED:
@@ -59,7 +63,7 @@ def learnt(document: Document) -> list[str]:
         else:
             assert label == token
             stretches[-1].append(token)
-    return [tokenizer.decode(stretch) for stretch in stretches if stretch]
+    return [decoded(stretch) for stretch in stretches if stretch]
 
 
 def write_rows(path: Path, rows: list[Any]) -> str:
@@ -72,8 +76,12 @@ def chat(question: str, answer: str = "Yes.") -> dict[str, Any]:
 
 
 def texts(found: list[Document]) -> set[str]:
-    tokenizer = make_tokenizer()
+    tokenizer: Any = make_tokenizer()
     return {tokenizer.decode(document.input_ids.tolist()) for document in found}
+
+
+def opened(data: str, encoder: Encoder) -> Source:
+    return open_source(data, encoder, lambda: None)
 
 
 def training(source: Source) -> list[Document]:
@@ -183,7 +191,7 @@ def test_without_a_template_the_fallback_is_told() -> None:
     encoder = encoder_of(None)
     assert encoder.plain and encoder.warnings() == []
     document = encoder.encode((Turn("user", "a"), Turn("assistant", "b")))
-    assert make_tokenizer().decode(document.input_ids.tolist()) == "user: a\n\nassistant: b<|eos|>\n\n"
+    assert decoded(document.input_ids.tolist()) == "user: a\n\nassistant: b<|eos|>\n\n"
     assert "`role: content`" in encoder.warnings()[0]
 
 
@@ -221,7 +229,7 @@ def test_a_tokenizer_without_places_is_refused() -> None:
 def test_bad_rows_are_left_out_with_their_line_numbers(tmp_path: Path) -> None:
     rows: list[Any] = [chat(f"Question {n}?") for n in range(600)]
     rows[5], rows[7], rows[9] = "{broken", "", {"messages": [{"role": "tool", "content": "x"}]}
-    source = open_source(write_rows(tmp_path / "a.jsonl", [*rows, "", "  "]), encoder_of(CHATML))
+    source = opened(write_rows(tmp_path / "a.jsonl", [*rows, "", "  "]), encoder_of(CHATML))
     (warning,) = source.warnings()
     assert "3 of 600 lines left out (line 6: not JSON" in warning and "line 8: an empty line; line 10: a turn whose" in warning
     assert len(training(source)) + len(list(source.validation())) == 597
@@ -232,31 +240,31 @@ def test_more_than_a_hundredth_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(documents, "IN_MEMORY", 1 << 20 if in_memory else 0)
     few = write_rows(tmp_path / "few.jsonl", [chat("a?"), chat("b?"), "[]", chat("c?")])
     with pytest.raises(UserError, match=r"few\.jsonl: 1 of 4 lines hold nothing to learn from \(line 3: a JSON list") as caught:
-        training(open_source(few, encoder_of(CHATML)))
+        training(opened(few, encoder_of(CHATML)))
     assert "1%" in (caught.value.remedy or "")
     # Refused where it is certain, long before the end of a large file.
     many = write_rows(tmp_path / "many.jsonl", [chat(f"{n}?") if n % 50 else {} for n in range(5000)])
     with pytest.raises(UserError, match=r"5 of 201 lines|4 of 200 lines|5 of 2.. lines"):
-        training(open_source(many, encoder_of(CHATML)))
+        training(opened(many, encoder_of(CHATML)))
 
 
 def test_unknown_columns_are_refused_at_once(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "a.jsonl", [{"frage": "Q", "antwort": "A"}, *[chat(f"{n}?") for n in range(1000)]])
     with pytest.raises(UserError, match=r"a\.jsonl has the columns antwort, frage; known are `messages`, `conversations`"):
-        open_source(data, encoder_of(CHATML))
+        opened(data, encoder_of(CHATML))
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_parts_share_no_first_question_and_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
     monkeypatch.setattr(documents, "IN_MEMORY", 1 << 20 if in_memory else 0)
     rows = [chat(f"Question {n % 300}?", f"Answer {n}.") for n in range(900)]
-    source = open_source(write_rows(tmp_path / "a.jsonl", rows), encoder_of(CHATML))
+    source = opened(write_rows(tmp_path / "a.jsonl", rows), encoder_of(CHATML))
     training_part, validation_part = texts(training(source)), texts(list(source.validation()))
     assert len(training_part | validation_part) == 900
     assert not {text.split("?")[0] for text in training_part} & {text.split("?")[0] for text in validation_part}
     assert 15 < len(validation_part) < 110
     random.Random(0).shuffle(rows)
-    other = open_source(write_rows(tmp_path / "b.jsonl", rows), encoder_of(INST))
+    other = opened(write_rows(tmp_path / "b.jsonl", rows), encoder_of(INST))
     answers = {text.split("Answer ")[1].split(".")[0] for text in validation_part}
     # Neither the order of the rows nor the template changes the parts.
     assert {text.split("Answer ")[1].split(".")[0] for text in texts(list(other.validation()))} == answers
@@ -265,18 +273,18 @@ def test_parts_share_no_first_question_and_lose_nothing(tmp_path: Path, monkeypa
 @pytest.mark.parametrize("rows", [[], [chat("a?")], [chat("a?", "one"), chat("a?", "two")]])
 def test_too_little_to_hold_back_is_refused(tmp_path: Path, rows: list[Any]) -> None:
     with pytest.raises(UserError, match="no two documents that begin differently"):
-        open_source(write_rows(tmp_path / "a.jsonl", rows), encoder_of(CHATML))
+        opened(write_rows(tmp_path / "a.jsonl", rows), encoder_of(CHATML))
 
 
 def test_two_are_enough(tmp_path: Path) -> None:
-    source = open_source(write_rows(tmp_path / "a.jsonl", [chat("a?"), chat("bb?")]), encoder_of(CHATML))
+    source = opened(write_rows(tmp_path / "a.jsonl", [chat("a?"), chat("bb?")]), encoder_of(CHATML))
     assert len(training(source)) == len(list(source.validation())) == 1
 
 
 def test_builtin_text_leaves_what_measures_alone() -> None:
     from bondwise.text import sections
 
-    source = open_source("builtin", encoder_of(None))
+    source = opened("builtin", encoder_of(None))
     training_part, validation_part = training(source), list(source.validation())
     sizes = [sum(len(document.input_ids) for document in part) for part in (training_part, validation_part)]
     assert 0.05 < sizes[1] / sum(sizes) < 0.14
@@ -303,7 +311,7 @@ def test_a_hub_data_set_is_read_by_its_training_split(monkeypatch: pytest.Monkey
         return {"test_sft": [chat(f"test {n}?") for n in range(9)], "train_sft": [chat(f"train {n}?") for n in range(99)]}
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    source = open_source("org/chats", encoder_of(CHATML))
+    source = opened("org/chats", encoder_of(CHATML))
     assert source.facts == (None, None, None)
     found = texts([*training(source), *source.validation()])
     assert len(found) == 99 and all("train" in text for text in found)
@@ -313,7 +321,23 @@ def test_a_hub_data_set_of_other_columns_is_refused(monkeypatch: pytest.MonkeyPa
     rows = [{"question": "Q", "answer": "A"}]
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *_, **__: {"train": rows}))  # pyright: ignore
     with pytest.raises(UserError, match="org/chats has the columns answer, question"):
-        training(open_source("org/chats", encoder_of(CHATML)))
+        training(opened("org/chats", encoder_of(CHATML)))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_reading_can_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool) -> None:
+    monkeypatch.setattr(documents, "IN_MEMORY", 1 << 20 if in_memory else 0)
+    rows = 0
+
+    def check_cancelled() -> None:
+        nonlocal rows
+        rows += 1
+        if rows > 7:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        training(open_source(write_rows(tmp_path / "a.jsonl", [chat(f"{n}?") for n in range(50)]), encoder_of(CHATML), check_cancelled))
+    assert rows == 8
 
 
 @pytest.mark.parametrize("name", ["ultrachat", "instruct_apache", "oasst"])
@@ -322,7 +346,7 @@ def test_real_sets(name: str) -> None:
         pytest.skip("BONDWISE_TEST_DATA, a folder of small real data sets, is not set")
     path = Path(folder) / name / "train.jsonl"
     encoder = encoder_of(CHATML)
-    source = open_source(str(path), encoder)
+    source = opened(str(path), encoder)
     training_part, validation_part = training(source), list(source.validation())
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     assert len(training_part) + len(validation_part) == len(rows)
