@@ -653,7 +653,6 @@ export interface HealValidationEvent {
    * Cross entropy, nats per token.
    */
   loss: number;
-  kl?: number | null;
   /**
    * No validation before was better.
    */
@@ -713,7 +712,7 @@ export interface Sensitivity {
   engine: string;
   created: string;
   model: BaseModelRef;
-  sites: number | 'low-rank';
+  sites: number | ('low-rank' | 'folded');
   method?: 'plain';
   data: string;
   /**
@@ -1156,9 +1155,9 @@ export interface TensorizeRule {
   keep?: number | null;
   error?: number | null;
   /**
-   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
+   * Number of cores, 2 to 5; `low-rank`: two thin matrices; or `folded`: two of the weight folded to be nearly square.
    */
-  sites?: number | 'low-rank';
+  sites?: number | ('low-rank' | 'folded');
   out_modes?: number[] | null;
   in_modes?: number[] | null;
   /**
@@ -1240,7 +1239,7 @@ export interface ProfileOptions {
    * Bond dimensions to measure at; instead of keep.
    */
   chi?: number[];
-  sites?: number | 'low-rank';
+  sites?: number | ('low-rank' | 'folded');
   /**
    * `perplexity`, `kl`, `agreement`, or `task:NAME` of the LM Evaluation Harness.
    */
