@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise import __version__
+from bondwise.arguments import at_least, chi, error, fraction, part, positive, sites, weighted
 from bondwise.errors import Cancelled, UserError
 from bondwise.terminal import say, show
 
@@ -129,6 +129,16 @@ def _run(parsed: Arguments) -> int:
     return status
 
 
+def _heal(parsed: Arguments) -> int:
+    given = ("length", "batch", "minutes", "tokens", "epochs", "learning_rate", "distill", "temperature", "save_minutes", "patience")
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, "train", "recompute", "validations")}
+    options["data"] = [{"data": _data(data), "weight": weight} for data, weight in parsed.data or []] or None
+    options["teacher"] = _absolute(parsed.teacher) if parsed.teacher else None
+    options["output"] = _absolute(parsed.output)
+    options["evaluate"] = {"data": _data(parsed.evaluate_data or "builtin")} if parsed.evaluate or parsed.evaluate_data else None
+    return _work(parsed, "heal", f"Heal {_name(parsed.model)}", options)
+
+
 def _sample_model(parsed: Arguments) -> int:
     return _work(parsed, "sample-model", "Get the sample model", {"output": _absolute(parsed.directory)})
 
@@ -184,7 +194,7 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any]) -> 
     }
     if hasattr(parsed, "model"):
         document["model"] = _absolute(parsed.model)
-        for folder in (document["model"], options.get("reference")):
+        for folder in (document["model"], options.get("reference"), options.get("teacher")):
             if folder and not Path(folder).is_dir():
                 raise UserError(f"There is no model folder {folder}.", "Name a folder that holds config.json and .safetensors files.")
     ranks = Ranks(directory := Path(_absolute(parsed.run)) if parsed.run else new_run_directory(kind))
@@ -231,13 +241,13 @@ def _parser() -> argparse.ArgumentParser:
     tensorize.add_argument("--layers", metavar="PATTERN", action="append", required=True, help="a layer's name, a glob or re:…; repeatable")
     tensorize.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="layers to leave out; repeatable")
     size = tensorize.add_mutually_exclusive_group(required=True)
-    size.add_argument("--chi", metavar="N", type=_chi, help="largest bond dimension χ")
-    size.add_argument("--keep", metavar="F", type=_fraction, help="part of each layer's parameters to keep: 0.3 or 30%%")
-    size.add_argument("--error", metavar="E", type=_error, help="relative error of each layer to stay below: 0.1 or 10%%")
-    tensorize.add_argument("--sites", type=_sites, default="low-rank", help="2 to 5, or low-rank (default)")
+    size.add_argument("--chi", metavar="N", type=chi, help="largest bond dimension χ")
+    size.add_argument("--keep", metavar="F", type=fraction, help="part of each layer's parameters to keep: 0.3 or 30%%")
+    size.add_argument("--error", metavar="E", type=error, help="relative error of each layer to stay below: 0.1 or 10%%")
+    tensorize.add_argument("--sites", type=sites, default="low-rank", help="2 to 5, low-rank (default) or folded")
     _add_method(tensorize)
     tensorize.add_argument("--calibration", metavar="DATA", help="text for all methods but plain: a file, a hub data set, builtin or self")
-    tensorize.add_argument("--sequences", metavar="N", type=_at_least(1), help="of 512 tokens, of that text (default 16)")
+    tensorize.add_argument("--sequences", metavar="N", type=at_least(1), help="of 512 tokens, of that text (default 16)")
     tensorize.add_argument(
         "--refit", metavar="PATTERN", action="append", default=[], help="dense layers to fit anew beside those of method sequential"
     )
@@ -248,12 +258,14 @@ def _parser() -> argparse.ArgumentParser:
     perplexity = add("perplexity", _perplexity, "Measure how well a model predicts text.", works)
     perplexity.add_argument("model", metavar="MODEL")
     perplexity.add_argument("--data", help="a .txt or .jsonl file, a hub data set or builtin")
-    perplexity.add_argument("--length", metavar="N", type=_at_least(8), help="tokens in a sequence")
-    perplexity.add_argument("--sequences", metavar="N", type=_at_least(1))
+    perplexity.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence")
+    perplexity.add_argument("--sequences", metavar="N", type=at_least(1))
     perplexity.add_argument("--reference", metavar="MODEL", help="a model to measure KL divergence and agreement against")
 
     _add_profile(add, works)
     _add_planning(add, answers, works)
+
+    _add_heal(add, works)
 
     start = add("start", _start, "Do what a run directory's run.json asks, or go on with it.", answers)
     start.add_argument("run_dir", metavar="RUN_DIR")
@@ -272,19 +284,19 @@ def _add_profile(add: Callable[..., argparse.ArgumentParser], works: argparse.Ar
     profile.add_argument("--layers", metavar="PATTERN", action="append", help="a layer's name, a glob or re:…; repeatable (default: all)")
     profile.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="layers to leave out; repeatable")
     size = profile.add_mutually_exclusive_group()
-    size.add_argument("--chi", metavar="N", type=_chi, nargs="+", action="extend", help="bond dimensions χ to measure at")
-    size.add_argument("--keep", metavar="F", type=_fraction, nargs="+", action="extend", help="parts of a layer's parameters to measure at")
+    size.add_argument("--chi", metavar="N", type=chi, nargs="+", action="extend", help="bond dimensions χ to measure at")
+    size.add_argument("--keep", metavar="F", type=fraction, nargs="+", action="extend", help="parts of a layer's parameters to measure at")
     mode = profile.add_mutually_exclusive_group()
     mode.add_argument("--spectral", dest="mode", action="store_const", const="spectral", help="predict only, from one calibration pass")
     mode.add_argument("--measured", dest="mode", action="store_const", const="measured", help="predict and measure (default)")
     profile.set_defaults(mode="measured")
     profile.add_argument("--metric", help="perplexity (default), kl, agreement or task:NAME of the LM Evaluation Harness")
-    profile.add_argument("--limit", metavar="N", type=_at_least(1), help="items of a task")
-    profile.add_argument("--sites", type=_sites, help="2 to 5, or low-rank (default)")
+    profile.add_argument("--limit", metavar="N", type=at_least(1), help="items of a task")
+    profile.add_argument("--sites", type=sites, help="2 to 5, low-rank (default) or folded")
     profile.add_argument("--data", help="a .txt or .jsonl file, a hub data set or builtin; its calibration part is used")
-    profile.add_argument("--length", metavar="N", type=_at_least(8), help="tokens in a sequence")
-    profile.add_argument("--sequences", metavar="N", type=_at_least(1), help="at most, for a layer at a size")
-    profile.add_argument("--precision", metavar="F", type=_part, help="standard error to stop at, as a part of the value; 0: all sequences")
+    profile.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence")
+    profile.add_argument("--sequences", metavar="N", type=at_least(1), help="at most, for a layer at a size")
+    profile.add_argument("--precision", metavar="F", type=part, help="standard error to stop at, as a part of the value; 0: all sequences")
     profile.add_argument(
         "--output", metavar="FILE", required=True, help="NAME.sensitivity.json; one of the same model and text is added to"
     )
@@ -300,8 +312,8 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
         "--exclude", metavar="PATTERN", action="append", help="layers that stay dense; repeatable (default: first block, down projections)"
     )
     left_out.add_argument("--exclude-nothing", dest="exclude", action="store_const", const=[], help="no layer has to stay dense")
-    plan.add_argument("--floor", metavar="F", type=_part, default=0.1, help="no layer keeps less than this part (default 10%%)")
-    plan.add_argument("--ceiling", metavar="F", type=_fraction, default=0.95, help="above this part a layer stays dense (default 95%%)")
+    plan.add_argument("--floor", metavar="F", type=part, default=0.1, help="no layer keeps less than this part (default 10%%)")
+    plan.add_argument("--ceiling", metavar="F", type=fraction, default=0.95, help="above this part a layer stays dense (default 95%%)")
     _add_method(plan)
     plan.add_argument("--calibration", metavar="DATA", help="text for all methods but plain (default: the profile's)")
     goes = plan.add_mutually_exclusive_group(required=True)
@@ -313,6 +325,38 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
     run.add_argument("plan", metavar="PLAN", help="NAME.bondwise.json")
 
 
+def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.ArgumentParser) -> None:
+    heal = add("heal", _heal, "Train the cores of a compressed model for a while, to win back what compression lost.", works)
+    heal.add_argument("model", metavar="MODEL", help="a compressed model's folder")
+    budget = heal.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", metavar="N", type=positive, help="how long")
+    budget.add_argument("--tokens", metavar="N", type=at_least(1), help="on how many tokens")
+    budget.add_argument("--epochs", metavar="N", type=positive, help="how often through the data")
+    heal.add_argument(
+        "--data",
+        metavar="DATA",
+        type=weighted,
+        action="append",
+        help="text or conversations: a .txt or .jsonl file, a hub data set, builtin (default) or self; several with =WEIGHT",
+    )
+    heal.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence (default 512)")
+    heal.add_argument("--batch", metavar="N", type=at_least(1), help="sequences in a step (default 8)")
+    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
+    heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
+    heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
+    heal.add_argument("--teacher", metavar="MODEL", help="the original (default: where the compressed folder says it is)")
+    heal.add_argument(
+        "--train", metavar="PATTERN", action="append", default=[], help="what trains besides the cores: norms, or layers; repeatable"
+    )
+    heal.add_argument("--recompute", action="store_true", help="compute activations twice: less memory, more time")
+    heal.add_argument("--validations", metavar="N", type=at_least(1), help="in the run (default 6)")
+    heal.add_argument("--patience", metavar="N", type=at_least(1), help="validations without a better one after which it ends")
+    heal.add_argument("--save-minutes", metavar="N", type=positive, help="between two resume points (default 5)")
+    heal.add_argument("--evaluate", action="store_true", help="measure original, compressed and healed model")
+    heal.add_argument("--evaluate-data", metavar="DATA", help="text to measure on (implies --evaluate)")
+    heal.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
+
+
 def _add_method(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--method",
@@ -321,63 +365,6 @@ def _add_method(command: argparse.ArgumentParser) -> None:
         help="cores from the weight alone (default), or weighted by inputs, or by inputs and loss gradients, on a calibration text; "
         "sequential: so, each layer fitted to what the compressed ones before it hand on",
     )
-
-
-def _chi(text: str) -> int:
-    return _whole(text, 1, "χ")
-
-
-def _at_least(smallest: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        return _whole(text, smallest, "the value")
-
-    return convert
-
-
-def _whole(text: str, smallest: int, what: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = None
-    if number is None or number < smallest:
-        raise argparse.ArgumentTypeError(f"{what} must be a whole number of at least {smallest}, not {text!r}")
-    return number
-
-
-def _fraction(text: str) -> float:
-    number = _number(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"give a part above 0 and up to 1, such as 0.3 or 30%, not {text!r}")
-    return number
-
-
-def _part(text: str) -> float:
-    number = _number(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"give a part from 0 to 1, such as 0.1 or 10%, not {text!r}")
-    return number
-
-
-def _error(text: str) -> float:
-    number = _number(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f"give a relative error above 0 and below 1, such as 0.1 or 10%, not {text!r}")
-    return number
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        return math.nan
-
-
-def _sites(text: str) -> int | str:
-    if text == "low-rank":
-        return text
-    if text not in ("2", "3", "4", "5"):
-        raise argparse.ArgumentTypeError(f"give 2, 3, 4, 5 or low-rank, not {text!r}")
-    return int(text)
 
 
 def _absolute(path: str) -> str:

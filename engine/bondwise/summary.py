@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from bondwise.terminal import duration, size, table
@@ -78,9 +79,26 @@ def result_text(result: dict[str, Any]) -> str:
         from bondwise.profile_summary import profile_text
 
         return f"{profile_text(result)}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "heal":
+        return f"{_healing_text(result)}\n\nWrote {result['output']} in {seconds}."
     evaluation = result["evaluation"]
     text = f"Perplexity {evaluation['perplexity']:.3f} ± {evaluation['standard_error']:.3f} over {evaluation['tokens']:,} tokens"
     if evaluation.get("kl") is not None:
         text += f"; KL {evaluation['kl']:.4f} nats a token, the same first token {evaluation['agreement']:.1%} of the time"
     made = f"Wrote {result['output']} in {seconds}. " if result["kind"] == "sample-model" else ""
     return f"{made}{text} ({evaluation['tokens_per_second']:,.0f} tokens/s)."
+
+
+def _healing_text(result: dict[str, Any]) -> str:
+    rows = [["on text held back", "original", "before", "healed"]]
+    losses = (result.get("teacher_loss"), result["start_loss"], result["best_loss"])
+    rows.append(["cross entropy", *("" if loss is None else f"{loss:.3f}" for loss in losses)])
+    rows.append(["perplexity", *("" if loss is None else f"{math.exp(min(loss, 700)):.2f}" for loss in losses)])
+    measured = [result.get(role) for role in ("original", "compressed", "healed")]
+    if measured[2]:
+        rows.append([f"perplexity on {measured[2]['data']}", *("" if one is None else f"{one['perplexity']:.2f}" for one in measured)])
+    ends = {"budget": "as long as asked", "plateau": "until nothing became better", "diverged": "until the loss ran away"}
+    return (
+        f"{table(rows)}\n\nTrained {result['trained']:,} of {result['parameters']:,} parameters {ends[result['stopped']]}: "
+        f"{result['steps']:,} steps, {result['tokens']:,} tokens. The cores are those of step {result['best_step']:,}."
+    )

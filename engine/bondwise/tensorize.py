@@ -270,8 +270,8 @@ def _publish(
         engine=__version__,
         created=utc_now(),
         base=BaseModelRef(path=os.path.relpath(source.folder, writer.output), name=source.folder.name, fingerprint=source.fingerprint()),
-        request=_portable(options.model_dump(), writer.output),
-        result=TensorizeResult.model_validate(_portable(result.model_dump(), writer.output)),
+        request=portable(options.model_dump(), writer.output),
+        result=TensorizeResult.model_validate(portable(result.model_dump(), writer.output)),
     )
     writer.write_json(LINEAGE_FILE, lineage.model_dump())
     run.check_cancelled()
@@ -292,14 +292,16 @@ def _published(run: Run, output: Path) -> TensorizeResult | None:
     return None
 
 
-def _portable(values: dict[str, Any], output: Path) -> dict[str, Any]:
-    """Paths of this machine as they are seen from the folder, which will be copied to others."""
+def portable(values: dict[str, Any], output: Path) -> dict[str, Any]:
+    """Options and results with the paths of this machine as they are seen from the folder `output`, which will be copied to others."""
 
-    def portable(key: str, value: Any) -> Any:
+    def seen(key: str, value: Any) -> Any:
         if isinstance(value, dict):
-            return {inner: portable(inner, each) for inner, each in cast("dict[str, Any]", value).items()}
-        if key in ("output", "data") and isinstance(value, str) and Path(value).is_absolute():
+            return {inner: seen(inner, each) for inner, each in cast("dict[str, Any]", value).items()}
+        if isinstance(value, list):
+            return [seen("", each) for each in cast("list[Any]", value)]
+        if key in ("output", "data", "teacher") and isinstance(value, str) and Path(value).is_absolute():
             return os.path.relpath(value, output)
         return value
 
-    return portable("", values)
+    return seen("", values)

@@ -169,7 +169,6 @@ class HealValidationEvent(Event):
     type: Literal["heal-validation"] = "heal-validation"
     step: int
     loss: Annotated[float, Field(description="Cross entropy, nats per token.")]
-    kl: Annotated[float, Field(description="KL(original ‖ model), nats per token.")] | None = None
     best: Annotated[bool, Field(description="No validation before was better.")]
     sample: str
 

@@ -1,0 +1,306 @@
+"""The training of a healing: steps of AdamW on the parameters that train, validation, resume points, and when to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+
+from bondwise.errors import Cancelled, UserError
+from bondwise.evaluate import greedy_sample
+from bondwise.heal_loss import mixed_loss
+from bondwise.heal_plan import WINDOW, Timing, learning_rate, make_plan, pause, runs_away
+from bondwise.heal_state import HealState
+from bondwise.schema import HealPlanEvent, HealStepEvent, HealValidationEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from bondwise.heal_state import HealStore
+    from bondwise.packing import Feed, FeedState, Packed
+    from bondwise.run import Run
+    from bondwise.schema import HealOptions
+    from bondwise.told import Told
+
+
+class Task(NamedTuple):
+    """What is healed, towards what, on what."""
+
+    source: str
+    """Fingerprint of the compressed folder."""
+    model: PreTrainedModel
+    teacher: PreTrainedModel | None
+    tokenizer: PreTrainedTokenizerBase
+    trained: Mapping[str, nn.Parameter]
+    data: Feed
+    epoch: int | None
+    """Sequences in one, of the first source; None where the data is a stream."""
+    validation: Sequence[Packed]
+
+
+class _Diverged(Exception):
+    """The message says how."""
+
+
+class _Pace:
+    """What was done since the last told step; sums over steps."""
+
+    def __init__(self) -> None:
+        self.began = self.since = time.monotonic()
+        self.steps = 0
+        self.loss = self.cross_entropy = self.gradient = 0.0
+
+
+class Healer:
+    """Trains `task.model` in place. The same options, data and device give the same parameters, however often the run was resumed."""
+
+    def __init__(self, run: Run, options: HealOptions, task: Task, store: HealStore, told: Told) -> None:
+        self._run, self._options, self._task, self._store, self._told = run, options, task, store, told
+        for parameter in task.trained.values():
+            # Small changes are lost in bfloat16; on a GPU the rest stays as it is stored, and the products are made in bfloat16.
+            parameter.data = parameter.data.float()
+        fused = run.device.partition(":")[0] in ("cpu", "cuda")
+        self._optimizer = torch.optim.AdamW(
+            list(task.trained.values()), lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused
+        )
+        self._parameters = sum(parameter.numel() for parameter in task.model.parameters())
+        if options.recompute:
+            task.model.activation_checkpointing_enable({"use_reentrant": False})
+
+    def train(self) -> HealState:
+        """Goes on from the last resume point, else begins, and ends with the best parameters in the model.
+
+        A run that is cancelled is kept whole before Cancelled passes on. Raises UserError when the loss is or becomes no number, or runs
+        away, before any validation was better than the first.
+        """
+        state = self._resumed() or self._begun()
+        plan = state.plan
+        self._run.emit(
+            HealPlanEvent, plan=plan, prompt=self._options.prompt, teacher_loss=state.teacher_loss, teacher_sample=state.teacher_sample
+        )
+        self._run.phase("Healing")
+        self._run.progress(state.tokens, plan.steps * plan.tokens_per_step, "tokens")
+        try:
+            self._steps(state)
+        except _Diverged as failure:
+            self._end_diverged(state, str(failure))
+        except Cancelled:
+            self._save(state)
+            raise
+        self._save(state)
+        self._store.load_best(state.best_step, self._task.trained)
+        return state
+
+    # --- begin and end ---------------------------------------------------------------------------------------------------------------
+
+    def _resumed(self) -> HealState | None:
+        saved = self._store.latest()
+        if saved is None:
+            return None
+        if saved.state.source != self._task.source:
+            raise UserError("The compressed model was changed since this run began.", "Start a new run.")
+        self._store.load(saved, self._task.trained, self._optimizer)
+        self._task.data.resume(cast("FeedState", saved.state.data))
+        return saved.state
+
+    def _begun(self) -> HealState:
+        options, task = self._options, self._task
+        self._run.phase("Validating the model before healing")
+        teacher_loss, teacher_sample = None, ""
+        if task.teacher is not None:
+            teacher_loss, teacher_sample = self._loss(task.teacher), self._sample(task.teacher)
+        began = time.monotonic()
+        start, sample = self._loss(task.model), self._sample(task.model)
+        seconds = time.monotonic() - began
+        if not math.isfinite(start):
+            raise UserError(
+                f"The loss of the compressed model is {start} before any training.", "Its weights overflow: compress it anew, or less."
+            )
+        self._run.emit(HealValidationEvent, step=0, loss=start, best=True, sample=sample)
+        timing = Timing(self._timed_step(), seconds) if options.minutes is not None else None
+        trained = sum(parameter.numel() for parameter in task.trained.values())
+        plan = make_plan(options, timing=timing, epoch=task.epoch, trained=trained, parameters=self._parameters)
+        state = HealState(
+            source=task.source,
+            plan=plan,
+            data=dict(task.data.state()),
+            teacher_loss=teacher_loss,
+            teacher_sample=teacher_sample,
+            start_loss=start,
+            best_loss=start,
+            lowest=math.inf,
+        )
+        self._store.save_best(0, task.trained)
+        self._save(state)
+        return state
+
+    def _timed_step(self) -> float:
+        """Seconds; nothing is changed by it. One sequence goes before, so that what is done once is not counted."""
+        self._run.phase("Timing a step")
+        data = self._task.data
+        before = data.state()
+        for packs in ([next(data)], [next(data) for _ in range(self._options.batch)]):
+            began = time.monotonic()
+            self._gradients(packs)
+        seconds = time.monotonic() - began
+        self._optimizer.zero_grad(set_to_none=True)
+        data.resume(before)
+        return seconds
+
+    def _end_diverged(self, state: HealState, how: str) -> None:
+        advice = f"Start again with a lower learning rate, such as {self._options.learning_rate / 3:.1g} (--learning-rate)."
+        if state.best_step == 0:
+            raise UserError(how, advice)
+        self._told.warn(f"{how} What was best so far, step {state.best_step}, is kept. {advice}")
+        state.stopped = "diverged"
+
+    def _save(self, state: HealState) -> None:
+        self._store.save(state, self._task.trained, self._optimizer)
+
+    # --- steps -----------------------------------------------------------------------------------------------------------------------
+
+    def _steps(self, state: HealState) -> None:
+        plan, options = state.plan, self._options
+        saved, pace = time.monotonic(), _Pace()
+        while state.stopped is None:
+            last = state.step == plan.steps
+            if state.validated < state.step and (last or state.step % plan.validate_every == 0):
+                self._validate(state)
+            if last:
+                state.stopped = "budget"
+            elif options.patience is not None and state.worse >= options.patience:
+                state.stopped = "plateau"
+            else:
+                self._step(state, pace)
+            if time.monotonic() - saved > 60 * options.save_minutes:
+                self._save(state)
+                saved = time.monotonic()
+
+    def _step(self, state: HealState, pace: _Pace) -> None:
+        plan, data = state.plan, self._task.data
+        torch.manual_seed(self._run.request.seed + state.step)
+        packs = [next(data) for _ in range(self._options.batch)]
+        try:
+            loss, cross_entropy = self._gradients(packs)
+            norm = float(torch.nn.utils.clip_grad_norm_(list(self._task.trained.values()), self._options.clip))
+            rate = learning_rate(state.step, plan, self._options.learning_rate)
+            where = f"at step {state.step + 1} of {plan.steps} (learning rate {rate:.2g})"
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise _Diverged(f"The loss or its gradient is no number any more {where}: {loss}, {norm}.")
+            for group in self._optimizer.param_groups:
+                group["lr"] = rate
+            self._optimizer.step()
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+        state.losses = [*state.losses, loss][-WINDOW:]
+        if len(state.losses) == WINDOW:
+            state.lowest = min(state.lowest, sum(state.losses) / WINDOW)
+        state.step += 1
+        state.tokens += plan.tokens_per_step
+        state.data = dict(data.state())
+        self._tell(state, pace, loss=loss, cross_entropy=cross_entropy, gradient=norm, rate=rate)
+        if runs_away(state.losses, state.lowest):
+            raise _Diverged(f"The loss runs away {where}: {sum(state.losses) / WINDOW:.2f} after {state.lowest:.2f}.")
+
+    def _gradients(self, packs: Sequence[Packed]) -> tuple[float, float]:
+        """Adds the gradients of a step; its loss and its cross entropy, nats per labelled token."""
+        options, task = self._options, self._task
+        labelled = sum(int((pack.labels[1:] >= 0).sum()) for pack in packs)
+        if labelled == 0:
+            return 0.0, 0.0
+        task.model.train()
+        mixed = cross_entropy = 0.0
+        for pack in packs:
+            self._run.check_cancelled()
+            logits, labels = self._logits(task.model, pack)  # [labelled, vocabulary], [labelled]
+            with torch.no_grad():
+                teacher = None if task.teacher is None else self._logits(task.teacher, pack)[0]
+            losses = mixed_loss(logits, labels, teacher, distill=options.distill, temperature=options.temperature)
+            (losses.mixed / labelled).backward()
+            mixed += float(losses.mixed.detach())
+            cross_entropy += float(losses.cross_entropy)
+        return mixed / labelled, cross_entropy / labelled
+
+    def _logits(self, model: PreTrainedModel, pack: Packed) -> tuple[Tensor, Tensor]:
+        """Logits [labelled, vocabulary] where a label follows, and those labels [labelled]."""
+        device = self._run.device
+        with self._precision():
+            logits = cast("Any", model)(
+                input_ids=pack.input_ids[None].to(device), position_ids=pack.position_ids[None].to(device), use_cache=False
+            ).logits[0]  # [length, vocabulary]
+        labels = pack.labels[1:].to(device)
+        labelled = labels >= 0
+        return logits[:-1][labelled], labels[labelled]
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cuda", torch.bfloat16) if self._run.device.startswith("cuda") else nullcontext()
+
+    def _tell(self, state: HealState, pace: _Pace, *, loss: float, cross_entropy: float, gradient: float, rate: float) -> None:
+        plan = state.plan
+        self._run.progress(state.tokens, plan.steps * plan.tokens_per_step, "tokens")
+        pace.steps += 1
+        pace.loss, pace.cross_entropy, pace.gradient = pace.loss + loss, pace.cross_entropy + cross_entropy, pace.gradient + gradient
+        now = time.monotonic()
+        if state.step < plan.steps and now - pace.since < pause(now - pace.began):
+            return
+        self._run.emit(
+            HealStepEvent,
+            step=state.step,
+            loss=pace.loss / pace.steps,
+            cross_entropy=pace.cross_entropy / pace.steps,
+            gradient=pace.gradient / pace.steps,
+            learning_rate=rate,
+            tokens_per_second=pace.steps * plan.tokens_per_step / max(now - pace.since, 1e-9),
+            memory=_memory_used(self._run.device),
+        )
+        pace.since, pace.steps = now, 0
+        pace.loss = pace.cross_entropy = pace.gradient = 0.0
+
+    # --- validation ------------------------------------------------------------------------------------------------------------------
+
+    def _validate(self, state: HealState) -> None:
+        loss = self._loss(self._task.model)
+        if not math.isfinite(loss):
+            raise _Diverged(f"The validation loss is {loss} after step {state.step} of {state.plan.steps}.")
+        sample = self._sample(self._task.model)
+        better = loss < state.best_loss
+        if better:
+            self._store.save_best(state.step, self._task.trained)
+            state.best_loss, state.best_step, state.worse = loss, state.step, 0
+        else:
+            state.worse += 1
+        state.validated = state.step
+        self._run.emit(HealValidationEvent, step=state.step, loss=loss, best=better, sample=sample)
+
+    @torch.no_grad()
+    def _loss(self, model: PreTrainedModel) -> float:
+        """Cross entropy on the validation sequences, nats per token."""
+        model.eval()
+        total, tokens = 0.0, 0
+        for pack in self._task.validation:
+            self._run.check_cancelled()
+            logits, labels = self._logits(model, pack)
+            total += float(mixed_loss(logits, labels, None, distill=0).cross_entropy)
+            tokens += len(labels)
+        return total / tokens
+
+    def _sample(self, model: PreTrainedModel) -> str:
+        model.eval()
+        with self._precision():
+            return greedy_sample(model, self._task.tokenizer, self._options.prompt, self._options.sample_tokens, self._run.check_cancelled)
+
+
+def _memory_used(device: str) -> int:
+    """Bytes: the most so far on a CUDA device, else what the process has now."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import psutil
+
+    return psutil.Process().memory_info().rss

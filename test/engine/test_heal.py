@@ -1,0 +1,205 @@
+"""A compressed tiny model is healed: what changes and what does not, resumed runs, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from engine_runs import events, fail, finish, make_run, tensorize_run
+from safetensors.torch import load_file
+from tiny_models import save_tiny_model
+
+from bondwise import heal_loop
+from bondwise.loading import load_model
+from bondwise.run import start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CORES = ".cores."
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model `base` and `small`, q, k, up and down of which are MPOs."""
+    folder = tmp_path_factory.mktemp("models")
+    save_tiny_model("llama", folder / "base", dtype=torch.bfloat16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BONDWISE_HOME", str(folder / "home"))
+        rule = {"layers": ["re:.*(q|k|up|down)_proj"], "keep": 0.5}
+        finish(tensorize_run(folder / "run", folder / "base", folder / "small", rule))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many short documents that are easy to learn."""
+    path = tmp_path_factory.mktemp("text") / "text.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{number} and {number + 1} are {2 * number + 1}. " * 4}) + "\n" for number in range(200)))
+    return path
+
+
+@pytest.fixture
+def heal_run(models: Path, text: Path, tmp_path: Path) -> Callable[..., Path]:
+    def make(name: str = "run", model: Path = models / "small", **options: Any) -> Path:
+        small = {"length": 64, "batch": 2, "learning_rate": 0.01, "validation_sequences": 2, "validations": 3, "sample_tokens": 3}
+        budget = {} if options.keys() & {"minutes", "tokens", "epochs"} else {"tokens": 12 * 128}
+        request = {"data": [{"data": str(text)}], "output": str(tmp_path / f"{name}-out"), **small, **budget, **options}
+        return make_run(tmp_path / name, "heal", request, model=str(model))
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_cores_change_and_nothing_else(models: Path, heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = heal_run()
+    result = finish(run)
+    before, after = weights(models / "small"), weights(tmp_path / "run-out")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        assert torch.equal(after[name], tensor) == (CORES not in name), name
+    assert result["best_loss"] < result["start_loss"]
+    assert result["stopped"] == "budget" and result["steps"] == 12 and result["tokens"] == 12 * 128
+    validations = events(run, "heal-validation")
+    assert [event["step"] for event in validations] == [0, 4, 8, 12]
+    assert result["best_loss"] == min(event["loss"] for event in validations)
+    assert events(run, "heal-step")[-1]["step"] == 12
+    assert not list((run / "checkpoints").glob("*.safetensors"))
+    assert (tmp_path / "run-out" / "config.json").read_bytes() == (models / "small" / "config.json").read_bytes()
+
+
+def test_the_folder_says_how_it_was_healed(models: Path, heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    finish(heal_run(evaluate={"length": 16, "sequences": 2, "sample_tokens": 2}))
+    lineage = json.loads((tmp_path / "run-out" / "bondwise.json").read_text())
+    assert (tmp_path / "run-out" / lineage["base"]["path"]).resolve() == models / "base"
+    healing = lineage["healing"][0]
+    assert healing["result"]["steps"] == 12
+    assert healing["result"]["healed"]["perplexity"] > 0
+    assert not healing["request"]["data"][0]["data"].startswith("/")
+    assert "## Healing" in (tmp_path / "run-out" / "README.md").read_text()
+    # A healed folder can be healed again.
+    finish(heal_run("again", model=tmp_path / "run-out"))
+    again = json.loads((tmp_path / "again-out" / "bondwise.json").read_text())
+    assert len(again["healing"]) == 2
+    load_model(tmp_path / "again-out")
+
+
+def test_a_cancelled_run_goes_on_to_the_same_bytes(heal_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(heal_run("whole"))
+    run = heal_run("stopped")
+    for steps in (2, 5, 1):
+        with monkeypatch.context() as patch:
+            _cancel_in_step(run, steps, patch)
+            assert start(run) == 130
+        (run / "cancel").unlink()
+    finish(run)
+    whole, resumed = ((tmp_path / f"{name}-out" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == resumed
+    losses = [{event["step"]: event["loss"] for event in events(tmp_path / name, "heal-validation")} for name in ("whole", "stopped")]
+    assert losses[0] == losses[1]
+
+
+def _cancel_in_step(run: Path, number: int, patch: pytest.MonkeyPatch) -> None:
+    """Asks the run to stop in the middle of that step of its next process."""
+    gradients = heal_loop.Healer._gradients
+    calls = 0
+
+    def counted(healer: Any, packs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            (run / "cancel").touch()
+        return gradients(healer, packs)
+
+    patch.setattr(heal_loop.Healer, "_gradients", counted)
+
+
+def test_norms_and_layers_train_too_when_named(models: Path, heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    finish(heal_run(train=["norms", "model.layers.1.self_attn.v_proj"]))
+    before, after = weights(models / "small"), weights(tmp_path / "run-out")
+    changed = {name for name, tensor in before.items() if not torch.equal(after[name], tensor) and CORES not in name}
+    assert changed == {name for name in before if "norm" in name or name == "model.layers.1.self_attn.v_proj.weight"}
+
+
+def test_recomputing_activations_changes_nothing(heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    finish(heal_run("kept"))
+    finish(heal_run("recomputed", recompute=True))
+    kept, recomputed = (weights(tmp_path / f"{name}-out") for name in ("kept", "recomputed"))
+    for name, tensor in kept.items():
+        torch.testing.assert_close(recomputed[name], tensor)
+
+
+def test_minutes_become_steps(heal_run: Callable[..., Path]) -> None:
+    result = finish(heal_run(minutes=0.05, validations=1))
+    assert result["steps"] >= 1
+
+
+def test_without_distillation_no_original_is_needed(models: Path, heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    import shutil
+
+    alone = tmp_path / "elsewhere" / "small"
+    shutil.copytree(models / "small", alone)
+    assert "is not at" in fail(heal_run("lost", model=alone))
+    result = finish(heal_run("alone", model=alone, distill=0))
+    assert result["teacher_loss"] is None and result["best_loss"] < result["start_loss"]
+
+
+def test_a_plateau_ends_the_run(heal_run: Callable[..., Path]) -> None:
+    result = finish(heal_run(learning_rate=1e-12, validations=12, patience=2))
+    assert result["stopped"] == "plateau" and result["steps"] < 12
+
+
+def test_a_run_that_diverges_at_once_makes_nothing_and_says_what_to_change(heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    told = fail(heal_run(learning_rate=1e6, clip=1e9, tokens=40 * 128))
+    assert "--learning-rate" in told and "step" in told
+    assert not (tmp_path / "run-out").exists()
+
+
+def test_what_was_good_before_it_diverged_is_kept(heal_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = heal_loop.Healer._gradients
+    steps = 0
+
+    def then_nan(healer: Any, packs: Any) -> tuple[float, float]:
+        nonlocal steps
+        steps += 1
+        loss, cross_entropy = gradients(healer, packs)
+        return (float("nan") if steps == 7 else loss), cross_entropy
+
+    monkeypatch.setattr(heal_loop.Healer, "_gradients", then_nan)
+    run = heal_run()
+    result = finish(run)
+    assert result["stopped"] == "diverged" and result["best_step"] == 4 and result["steps"] == 6
+    assert "--learning-rate" in events(run, "warning")[-1]["message"]
+    assert (tmp_path / "run-out").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"train": ["nothing*"]}, "matches no layer"),
+        ({"train": ["re:("]}, "not a regular expression"),
+        ({"tokens": 1, "minutes": 1}, "exactly one of"),
+        ({"data": [{"data": "/nowhere.jsonl"}]}, "does not exist"),
+        ({"length": 4096}, "takes at most"),
+    ],
+)
+def test_bad_requests_are_refused(heal_run: Callable[..., Path], options: dict[str, Any], told: str) -> None:
+    assert told in fail(heal_run(**options))
+
+
+def test_a_model_that_is_not_compressed_is_refused(models: Path, heal_run: Callable[..., Path]) -> None:
+    assert "not a compressed model" in fail(heal_run(model=models / "base"))
+
+
+def test_another_vocabulary_is_refused(heal_run: Callable[..., Path], tmp_path: Path) -> None:
+    other = save_tiny_model("llama", tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
+    assert "vocabulary of 300" in fail(heal_run(teacher=str(other)))
