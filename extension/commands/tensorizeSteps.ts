@@ -101,12 +101,12 @@ function lowRankItems(): readonly SitesItem[] {
       way: { sites, method: 'plain' },
     },
     {
-      label: vscode.l10n.t('Folded, data-aware'),
-      detail: vscode.l10n.t('Loses a fifth to a third less where one side is much longer; slower above about half the size.'),
+      label: vscode.l10n.t('Folded low rank, data-aware'),
+      detail: vscode.l10n.t('Made nearly square first: loses less where one side is much longer, and takes more multiply-adds.'),
       way: { sites: 'folded', method: 'fisher' },
     },
     {
-      label: vscode.l10n.t('Folded, in sequence'),
+      label: vscode.l10n.t('Folded low rank, in sequence'),
       detail: vscode.l10n.t('The same, each layer fitted to the compressed ones before it.'),
       way: { sites: 'folded', method: 'sequential' },
     },
