@@ -48,7 +48,7 @@ def open_data(  # noqa: PLR0917
 
     def opened(data: str) -> Source:
         if data != OWN_TEXT:
-            return open_source(data, encoder)
+            return open_source(data, encoder, run.check_cancelled)
         asked = CalibrationOptions(data=OWN_TEXT, length=options.length, sequences=OWN_SEQUENCES)
         return own_source(written_text(run, open_checkpoint(original, allow_code=run.request.allow_code), asked, told.warn))
 
