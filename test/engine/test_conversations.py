@@ -25,7 +25,7 @@ CHATML = (
 )
 MARKED = (
     "{% for message in messages %}[{{ message.role }}]{% if message.role == 'assistant' %}"
-    "{% generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}{% else %}{{ message.content }}{% endif %}{% endfor %}"
+    "{% generation %}{{ message.content }}{% endgeneration %}{{ eos_token }}{% else %}{{ message.content }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 # Writes a beginning-of-text token, knows no prompt for an answer, trims contents (Llama 2, Mistral).
@@ -40,7 +40,7 @@ THINKING = (
     "{{ message.content if loop.last or message.role != 'assistant' else message.content.split('</think>')[-1] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant><think>{% endif %}"
 )
-TURNS = (Turn("user", "Was heißt „naïve“?"), Turn("assistant", "Naïf 🙂"), Turn("user", " again "), Turn("assistant", "No."))
+TURNS = (Turn("user", "Was heißt „naïve“?"), Turn("assistant", "Naïf 🙂 "), Turn("user", " again "), Turn("assistant", "No."))
 
 
 def encoder_of(template: str | None) -> Encoder:
@@ -141,10 +141,10 @@ def test_a_bad_row_says_why(row: Any, reason: str) -> None:
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
-        (CHATML, ["Naïf 🙂<|im_end|>\n", "No.<|im_end|>\n"]),
-        (MARKED, ["Naïf 🙂<|eos|>", "No.<|eos|>"]),
+        (CHATML, ["Naïf 🙂 <|im_end|>\n", "No.<|im_end|>\n"]),
+        (MARKED, ["Naïf 🙂 ", "No."]),
         (INST, [" Naïf 🙂<|eos|>", " No.<|eos|>"]),
-        (None, [" Naïf 🙂<|eos|>\n\n", " No.<|eos|>\n\n"]),
+        (None, [" Naïf 🙂 <|eos|>\n\n", " No.<|eos|>\n\n"]),
     ],
 )
 def test_only_answers_are_learnt(template: str | None, expected: list[str]) -> None:
@@ -195,21 +195,22 @@ def test_without_a_template_the_fallback_is_told() -> None:
     assert "`role: content`" in encoder.warnings()[0]
 
 
-def test_a_token_across_prompt_and_answer_is_not_learnt() -> None:
+def test_a_token_across_a_border_of_an_answer_is_not_learnt() -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab={**alphabet, ">A": 256}, merges=[(">", "A")]))
+    tokenizer = Tokenizer(models.BPE(vocab={**alphabet, ">A": 256, "C<": 257}, merges=[(">", "A"), ("C", "<")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     fast.chat_template = (
         "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    document = Encoder(fast, "tiny").encode((Turn("user", "q"), Turn("assistant", "ABC")))
-    assert fast.decode(document.input_ids[document.labels == IGNORED].tolist()) == "<user>q<assistant>A"
-    assert fast.decode(document.input_ids[document.labels != IGNORED].tolist()) == "BC"
+    turns = (Turn("user", "q"), Turn("assistant", "ABC"), Turn("user", "r"), Turn("assistant", "ABC"))
+    document = Encoder(fast, "tiny").encode(turns)
+    assert fast.decode(document.input_ids[document.labels == IGNORED].tolist()) == "<user>q<assistant>AC<user>r<assistant>A"
+    assert fast.decode(document.input_ids[document.labels != IGNORED].tolist()) == "BBC"
 
 
 def test_plain_text_is_learnt_but_for_its_first_token() -> None:
@@ -304,6 +305,8 @@ def test_own_text_is_learnt_but_for_its_first_token() -> None:
     assert sorted(document.input_ids.tolist() for document in found) == sorted(ids.tolist())
     assert all(document.labels.tolist() == [IGNORED, *document.input_ids.tolist()[1:]] for document in found)
     assert 1 <= len(list(source.validation())) <= 5
+    orders = [[document.input_ids.tolist() for _, document in source.epoch(epoch, 0, 0)] for epoch in (0, 1, 1)]
+    assert orders[0] != orders[1] == orders[2] and sorted(orders[0]) == sorted(orders[1])
 
 
 def test_a_hub_data_set_is_read_by_its_training_split(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,10 @@ def test_later_pieces_begin_as_the_document_does() -> None:
     pieces = cut(Document(ids, ids.clone()), Packing(5, beginning=[256], padding=0, together=True))
     assert [piece.input_ids.tolist() for piece in pieces] == [[256, 0, 1, 2, 3], [256, 4, 5, 6, 7], [256, 8, 9]]
     assert all(piece.labels.tolist() == [IGNORED, *piece.input_ids.tolist()[1:]] for piece in pieces)
+    document = Document(ids[1:], ids[1:].clone())
+    pieces = cut(document, Packing(5, beginning=[256], padding=0, together=True))
+    assert [piece.input_ids.tolist() for piece in pieces] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    assert document.labels.tolist() == list(range(10))  # another length cuts it elsewhere
 
 
 @pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "opt"])
@@ -202,6 +206,8 @@ def test_it_goes_on_from_every_place(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert json.dumps(again.state()) == states[place]
         assert take(again, 6) == sequences[place : place + 6]
         assert json.dumps(again.state()) == states[place + 6]
+    feed.resume(json.loads(states[50]))  # one that was used already
+    assert take(feed, 6) == sequences[50:56]
 
 
 def test_any_number_of_ranks_sees_the_same_order(tmp_path: Path) -> None:
