@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +22,6 @@ from bondwise.run import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 CORES = ".cores."
 
@@ -106,6 +110,19 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(heal_run: Callable[..., Path]
     assert losses[0] == losses[1]
 
 
+def test_killed_anywhere_it_goes_on_to_the_same_bytes(models: Path, text: Path, tmp_path: Path) -> None:
+    """Real processes, each ended by SIGKILL at a chosen call of fsync, rename or a step border, then started again."""
+    script = Path(__file__).with_name("killed_heals.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(models / "small"), str(text), str(tmp_path / "work"), "12"]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["killed"] >= 9
+    assert report["differing"] == []
+    assert report["left_over"] == []
+
+
 def _cancel_in_step(run: Path, number: int, patch: pytest.MonkeyPatch) -> None:
     """Asks the run to stop in the middle of that step of its next process."""
     gradients = heal_loop.Healer._gradients
@@ -142,8 +159,6 @@ def test_minutes_become_steps(heal_run: Callable[..., Path]) -> None:
 
 
 def test_without_distillation_no_original_is_needed(models: Path, heal_run: Callable[..., Path], tmp_path: Path) -> None:
-    import shutil
-
     alone = tmp_path / "elsewhere" / "small"
     shutil.copytree(models / "small", alone)
     assert "is not at" in fail(heal_run("lost", model=alone))
