@@ -36,7 +36,7 @@ export function methodItems(): readonly MethodItem[] {
   return [
     { label: vscode.l10n.t('Data-aware'), detail: vscode.l10n.t('Cores that fit what each layer does on a text: far better than plain, minutes longer.'), method: 'fisher' },
     { label: vscode.l10n.t('In sequence'), detail: vscode.l10n.t('Each layer fitted to the compressed ones before it: best for many, several times longer.'), method: 'sequential' },
-    { label: vscode.l10n.t('Data-aware, folded'), detail: vscode.l10n.t('Layers made nearly square first: loses less at the same size, and takes more multiply-adds.'), method: 'fisher', folded: true },
+    { label: vscode.l10n.t('Data-aware, folded'), detail: vscode.l10n.t('Layers made nearly square first: loses less at the same size, costs more per token.'), method: 'fisher', folded: true },
     { label: vscode.l10n.t('In sequence, folded'), detail: vscode.l10n.t('Both: the most quality at a size, and the longest.'), method: 'sequential', folded: true },
     { label: vscode.l10n.t('Plain'), detail: vscode.l10n.t('Cores from the weights alone, as the profile’s cells were measured.'), method: 'plain' },
   ];

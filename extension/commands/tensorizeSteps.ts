@@ -102,7 +102,7 @@ function lowRankItems(): readonly SitesItem[] {
     },
     {
       label: vscode.l10n.t('Folded low rank, data-aware'),
-      detail: vscode.l10n.t('Made nearly square first: loses less where one side is much longer, and takes more multiply-adds.'),
+      detail: vscode.l10n.t('Made nearly square first: loses less in long layers, costs more per token.'),
       way: { sites: 'folded', method: 'fisher' },
     },
     {
