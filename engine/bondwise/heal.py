@@ -18,6 +18,7 @@ from bondwise.errors import UserError
 from bondwise.evaluate import evaluate
 from bondwise.heal_data import open_data
 from bondwise.heal_loop import Healer, Task
+from bondwise.heal_needs import check_needs
 from bondwise.heal_output import Compressed, publish, published, read_lineage, verify, write
 from bondwise.heal_state import HealStore
 from bondwise.loading import load_config, load_model, load_tokenizer
@@ -130,9 +131,9 @@ def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreT
     run.phase(f"Loading {source.folder.name}")
     model = load_model(source.folder, device=run.device, allow_code=allow_code)
     trained = choose_trainable(model, source, options.train)
-    told.warn(
-        hardly_any(sum(parameter.numel() for parameter in trained.values()), sum(parameter.numel() for parameter in model.parameters()))
-    )
+    count = sum(parameter.numel() for parameter in trained.values())
+    check_needs(run, options, made_from, count)
+    told.warn(hardly_any(count, sum(parameter.numel() for parameter in model.parameters())))
     run.check_cancelled()
     data = open_data(run, options, model, tokenizer, made_from.original, told)
     teacher = None

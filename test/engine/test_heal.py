@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from engine_runs import events, fail, finish, make_run, tensorize_run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model
 
 from bondwise import heal_loop
+from bondwise.cli import main
+from bondwise.device import Memory
 from bondwise.loading import load_model
 from bondwise.run import start
 
@@ -218,3 +221,52 @@ def test_another_vocabulary_is_refused(heal_run: Callable[..., Path], tmp_path: 
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
     assert "vocabulary of 300" in fail(heal_run(teacher=str(other)))
+
+
+@pytest.mark.parametrize(("options", "lever"), [({}, "--recompute"), ({"recompute": True}, "--length"), ({"length": 8}, "--")])
+def test_too_little_memory_is_told_before_the_first_step(
+    heal_run: Callable[..., Path], options: dict[str, Any], lever: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bondwise.heal_needs.device_memory", lambda _device: Memory(1000, 1000))
+    run = heal_run(**options)
+    told = fail(run)
+    assert "Not enough memory on cpu" in told and lever in told
+    assert events(run, "estimate") and not events(run, "heal-step")
+
+
+def test_a_full_disk_is_told_before_the_first_step(heal_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bondwise.heal_needs.free_bytes", lambda _path: 1000)
+    assert "disk is too small" in fail(heal_run())
+
+
+def test_a_disk_that_fills_up_leaves_the_resume_point_before(
+    heal_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(heal_run("whole"))
+    run = heal_run("full")
+    saves = 0
+
+    def full(tensors: Any, path: Any, metadata: Any) -> None:
+        nonlocal saves
+        saves += 1
+        if saves == 4:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save_file(tensors, path, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bondwise.heal_state.save_file", full)
+        assert "No space left" in fail(run)
+    assert not [path.name for path in (run / "checkpoints").iterdir() if "partial" in path.name]
+    finish(run)
+    assert (tmp_path / "full-out" / "model.safetensors").read_bytes() == (tmp_path / "whole-out" / "model.safetensors").read_bytes()
+
+
+def test_the_command_line_heals(models: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", f"{text}=2", "--data", "builtin", "--length", "32", "--batch", "2", "--tokens", "256", "--validations", "1"]
+    command = ["heal", str(models / "small"), *options, "--output", str(tmp_path / "out"), "--run", str(tmp_path / "run"), "--json"]
+    assert main(command) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["state"] == "done" and told["steps"] == 4
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())["options"]["data"]
+    assert asked == [{"data": str(text), "weight": 2.0}, {"data": "builtin", "weight": 1.0}]
