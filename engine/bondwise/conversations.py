@@ -72,7 +72,8 @@ def read_record(row: Any) -> Record | None:
     """
     if not isinstance(row, dict):
         raise BadRow(f"a JSON {type(row).__name__} in place of an object")
-    fields = cast("dict[str, Any]", row)
+    # Sets of several shapes have the columns of all in each row, null where there is none.
+    fields = {column: value for column, value in cast("dict[str, Any]", row).items() if value is not None}
     if not fields:
         raise BadRow("an empty object")
     for column, role, content in (("messages", "role", "content"), ("conversations", "from", "value")):

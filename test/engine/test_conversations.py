@@ -100,6 +100,7 @@ def test_every_shape_becomes_turns() -> None:
          (Turn("system", "S"), *asked)),
         ({"instruction": "Q", "input": "", "output": "A"}, asked),
         ({"instruction": "Q", "output": "A"}, asked),
+        ({"messages": None, "text": None, "instruction": "Q", "input": None, "output": "A"}, asked),
         ({"instruction": "Q", "input": "X", "output": "A"}, (Turn("user", "Q\n\nX"), Turn("assistant", "A"))),
         ({"messages": [*chat("Q", "A")["messages"], {"role": "user", "content": "behind"}]}, asked),
         ({"text": "plain"}, "plain"),
@@ -115,6 +116,7 @@ def test_every_shape_becomes_turns() -> None:
     [
         ([1], "a JSON list"),
         ({}, "empty object"),
+        ({"text": None}, "empty object"),
         ({"messages": []}, "no list of turns, or empty"),
         ({"messages": "hello"}, "no list of turns"),
         ({"messages": ["hello"]}, "'None', none of"),
