@@ -104,7 +104,6 @@ def _plan(parsed: Arguments) -> int:
         ceiling=parsed.ceiling,
         method=parsed.method,
         calibration=_data(parsed.calibration) if parsed.calibration else None,
-        folded=parsed.folded,
     )
     result, file = make_plan(request, output)
     if output is not None and file is not None:
@@ -317,7 +316,6 @@ def _add_planning(add: Callable[..., argparse.ArgumentParser], answers: argparse
     plan.add_argument("--ceiling", metavar="F", type=fraction, default=0.95, help="above this part a layer stays dense (default 95%%)")
     _add_method(plan)
     plan.add_argument("--calibration", metavar="DATA", help="text for all methods but plain (default: the profile's)")
-    plan.add_argument("--folded", action="store_true", help="fold layers to be nearly square: better and slower at a size")
     goes = plan.add_mutually_exclusive_group(required=True)
     goes.add_argument("--output", metavar="FILE", help="the plan to write, NAME.bondwise.json")
     goes.add_argument("--dry-run", action="store_true", help="write nothing")

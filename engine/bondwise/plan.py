@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,8 +42,6 @@ class Request:
     method: Method = "plain"
     calibration: str | None = None
     """The text that the method learns from; None for the profile's."""
-    folded: bool = False
-    """Each layer on folded sites, of the size that was found for low rank."""
 
 
 def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFile | None]:
@@ -67,11 +64,6 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
             f"{request.profile} was made with {profile.sites} sites, and says nothing of method {request.method} for them.",
             "Plan with method plain, or profile again with low-rank sites.",
         )
-    if request.folded and (profile.sites != "low-rank" or request.method == "plain"):
-        raise UserError(
-            f"{request.profile} says nothing of folded layers: it was made with {profile.sites} sites, and the method is {request.method}.",
-            "Fold with a profile of low-rank sites and with method fisher or sequential.",
-        )
     tables = loss_tables(profile, request.method)
     if not tables:
         raise UserError(
@@ -79,9 +71,6 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
             f"Make one, which takes minutes: profile {checkpoint.folder.name} --spectral --output {request.profile.name}",
         )
     layers = map_model(checkpoint).layers
-    sites: Sites = "folded" if request.folded else profile.sites
-    if request.folded:
-        tables = _folded(tables, layers)
     exclude = default_exclusions(profile) if request.exclude is None else list(request.exclude)
     target = parse_target(request.target, checkpoint.parameters)
     folder = Path.cwd() if output is None else output.parent
@@ -99,7 +88,7 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
         parameters=checkpoint.parameters,
         bytes=checkpoint.bytes,
         baseline=baseline_loss(profile),
-        candidates=_candidates([layer for layer in dense if layer.name not in excluded], tables, budget, sites),
+        candidates=_candidates([layer for layer in dense if layer.name not in excluded], tables, budget, profile.sites),
     )
     if not problem.candidates:
         raise UserError(
@@ -134,7 +123,9 @@ def make_plan(request: Request, output: Path | None) -> tuple[PlanResult, PlanFi
         output=_output_folder(output, checkpoint.folder),
         budget=budget,
         predicted=predicted,
-        tensorize=[TensorizeRule(layers=[layer.name], chi=point.chi, sites=sites, method=request.method) for layer, point in chosen],
+        tensorize=[
+            TensorizeRule(layers=[layer.name], chi=point.chi, sites=profile.sites, method=request.method) for layer, point in chosen
+        ],
         calibration=None if request.method == "plain" else _calibration(request, profile, folder),
         evaluate=EvaluateOptions(),
     )
@@ -191,22 +182,6 @@ def _candidates(layers: Sequence[Layer], tables: Mapping[str, Sequence[Point]], 
         if fitting:
             found.append(Candidate(layer, tuple(sorted(fitting, key=lambda point: -point.parameters)), sites))
     return tuple(found)
-
-
-def _folded(tables: Mapping[str, Sequence[Point]], layers: Sequence[Layer]) -> dict[str, list[Point]]:
-    """Each size as folded sites have it: at most as many parameters, and the loss of low rank, which is the higher one as a rule."""
-    from bondwise import mpo
-
-    found: dict[str, list[Point]] = {}
-    for layer in layers:
-        modes = mpo.layer_modes(*layer.shape, "folded") if layer.name in tables else ((), ())
-        by_chi: dict[int, Point] = {}
-        for point in sorted(tables.get(layer.name, ()), key=lambda point: point.parameters):
-            with suppress(ValueError):  # of a size that not even χ = 1 has
-                bonds = mpo.bond_dims_for_keep(*modes, point.parameters / layer.weight_parameters)
-                by_chi[bonds[0]] = point._replace(chi=bonds[0], parameters=mpo.parameter_count(*modes, bonds))
-        found[layer.name] = list(by_chi.values())
-    return found
 
 
 def _without_number(column: str) -> str:

@@ -18,7 +18,7 @@ import type { ProfileList } from '../views/profileList.ts';
 import { oneLine } from '../views/text.ts';
 import { chosenText, pickMethod } from './calibrationText.ts';
 import type { EngineCommands } from './engine.ts';
-import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText, type MethodItem, methodItems, withoutSuffix } from './planSteps.ts';
+import { budgetItems, checkPlanName, exclusionItems, exclusionMessage, exclusionsText, methodItems, withoutSuffix } from './planSteps.ts';
 import { type Answer, askAll, askText, BACK, OTHER, pickMany, pickOne, type Position, type Step, taken } from './quickInput.ts';
 import { chooseModel, chooseProfile, offerProfile } from './sensitivity.ts';
 
@@ -41,7 +41,7 @@ export interface PlanQuestion {
 const EVERYTHING = '100%';
 
 interface Choices {
-  readonly way: Pick<MethodItem, 'method' | 'folded'>;
+  readonly method: Method;
   readonly exclude: readonly string[];
   readonly target: string;
   readonly name: string;
@@ -56,7 +56,6 @@ export interface Wanted {
   readonly exclude?: readonly string[];
   /** Undefined for the plain one. */
   readonly method?: Method;
-  readonly folded?: boolean | undefined;
   /** What the method learns from; undefined for the profile's text. */
   readonly calibration?: string | undefined;
 }
@@ -74,7 +73,7 @@ export async function planCompression(parts: PlanParts, [first]: readonly unknow
   }
   const { folder } = question;
   const model = parts.models.get(folder)?.model ?? (await openModel(folder));
-  const look = async (asked: Pick<Wanted, 'exclude' | 'method' | 'folded'>) =>
+  const look = async (asked: Pick<Wanted, 'exclude' | 'method'>) =>
     vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: vscode.l10n.t('Planning') }, () =>
       planOf(environment, { folder, profile: profile.file, target: EVERYTHING, ...asked }),
     );
@@ -84,7 +83,7 @@ export async function planCompression(parts: PlanParts, [first]: readonly unknow
     return;
   }
   const file = path.join(path.dirname(folder), choices.name + PLAN_SUFFIX);
-  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude, ...choices.way, calibration: choices.way.method === 'plain' ? undefined : chosenText(vscode.Uri.file(folder)) }, file);
+  await writePlan(environment, { folder, profile: profile.file, target: choices.target, exclude: choices.exclude, method: choices.method, calibration: choices.method === 'plain' ? undefined : chosenText(vscode.Uri.file(folder)) }, file);
   await vscode.window.showTextDocument(await vscode.workspace.openTextDocument(file), { preview: false });
 }
 
@@ -127,10 +126,10 @@ export async function writePlan(environment: Environment, wanted: Wanted, file: 
   }
 }
 
-export function planArguments({ folder, profile, target, exclude, method, folded, calibration }: Wanted): readonly string[] {
+export function planArguments({ folder, profile, target, exclude, method, calibration }: Wanted): readonly string[] {
   // In one word each: a pattern may begin with a dash.
   const excluded = exclude === undefined ? [] : exclude.length === 0 ? ['--exclude-nothing'] : exclude.map(pattern => `--exclude=${pattern}`);
-  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...(folded ? ['--folded'] : []), ...(calibration === undefined ? [] : [`--calibration=${calibration}`]), ...excluded];
+  return ['plan', folder, '--profile', profile, `--budget=${target}`, ...(method ? ['--method', method] : []), ...(calibration === undefined ? [] : [`--calibration=${calibration}`]), ...excluded];
 }
 
 function questionOf(first: unknown): PlanQuestion | undefined {
@@ -159,8 +158,8 @@ async function profileFor({ profiles }: PlanParts, { folder, profile }: PlanQues
   return entry?.profile && { file: entry.file, profile: entry.profile };
 }
 
-async function askChoices(model: Model, profile: Sensitivity, proposed: readonly string[], pointedAt: string | undefined, look: (asked: Pick<Wanted, 'exclude' | 'method' | 'folded'>) => Promise<PlanResult>): Promise<Choices | undefined> {
-  let way: Choices['way'] = { method: profile.sites === 'low-rank' ? 'fisher' : 'plain' };
+async function askChoices(model: Model, profile: Sensitivity, proposed: readonly string[], pointedAt: string | undefined, look: (asked: Pick<Wanted, 'exclude' | 'method'>) => Promise<PlanResult>): Promise<Choices | undefined> {
+  let method: Method = profile.sites === 'low-rank' ? 'fisher' : 'plain';
   let excluded = proposed;
   let exchange: PlanResult | undefined;
   let target: string | undefined;
@@ -168,16 +167,16 @@ async function askChoices(model: Model, profile: Sensitivity, proposed: readonly
   const titled = (position: Pick<Position, 'step' | 'totalSteps'>): Position => ({ ...position, title: vscode.l10n.t('Plan {0}', oneLine(model.name, 60)) });
   const how: Step = async position => {
     const items = methodItems();
-    const active = items.find(item => item.method === way.method && item.folded === way.folded);
+    const active = items.find(item => item.method === method);
     const placeholder = vscode.l10n.t('How the cores are found');
     const scope = vscode.Uri.file(model.folder);
-    return taken(await pickMethod({ position: titled(position), placeholder, items, ...(active && { active }), scope, otherwise: profile.data }), item => (way = { method: item.method, ...(item.folded && { folded: item.folded }) }));
+    return taken(await pickMethod({ position: titled(position), placeholder, items, ...(active && { active }), scope, otherwise: profile.data }), item => ({ method } = item));
   };
   const dense: Step = async position => {
     const answer = await pickExclusions(model, profile, excluded, titled(position));
     if (answer !== undefined && answer !== BACK) {
       excluded = answer;
-      exchange = await look({ exclude: answer, ...way });
+      exchange = await look({ exclude: answer, method });
     }
     return taken(answer, () => undefined);
   };
@@ -193,7 +192,7 @@ async function askChoices(model: Model, profile: Sensitivity, proposed: readonly
     return taken(await askText({ position: titled(position), value, prompt, validate: text => checkPlanName(folder, text) }), answer => (name = withoutSuffix(answer)));
   };
   const answered = await askAll([...(profile.sites === 'low-rank' ? [how] : []), dense, size, called]);
-  return answered && target !== undefined && name !== undefined ? { way, exclude: excluded, target, name } : undefined;
+  return answered && target !== undefined && name !== undefined ? { method, exclude: excluded, target, name } : undefined;
 }
 
 async function pickExclusions(model: Model, profile: Sensitivity, excluded: readonly string[], position: Position): Promise<Answer<readonly string[]>> {

@@ -26,7 +26,6 @@ export interface BudgetItem extends vscode.QuickPickItem {
 
 export interface MethodItem extends vscode.QuickPickItem {
   readonly method: Method;
-  readonly folded?: true;
 }
 
 const SHARES = [0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3];
@@ -36,8 +35,6 @@ export function methodItems(): readonly MethodItem[] {
   return [
     { label: vscode.l10n.t('Data-aware'), detail: vscode.l10n.t('Cores that fit what each layer does on a text: far better than plain, minutes longer.'), method: 'fisher' },
     { label: vscode.l10n.t('In sequence'), detail: vscode.l10n.t('Each layer fitted to the compressed ones before it: best for many, several times longer.'), method: 'sequential' },
-    { label: vscode.l10n.t('Data-aware, folded'), detail: vscode.l10n.t('Layers made nearly square first: loses less at the same size, costs more per token.'), method: 'fisher', folded: true },
-    { label: vscode.l10n.t('In sequence, folded'), detail: vscode.l10n.t('Both: the most quality at a size, and the longest.'), method: 'sequential', folded: true },
     { label: vscode.l10n.t('Plain'), detail: vscode.l10n.t('Cores from the weights alone, as the profile’s cells were measured.'), method: 'plain' },
   ];
 }

@@ -15,7 +15,6 @@ import {
   type Method,
   multiplyAdds,
   parseTarget,
-  fold,
   SITE_CHOICES,
   type Sites,
   type Target,
@@ -61,16 +60,13 @@ export function siteItems(layers: readonly DenseLayer[]): readonly SitesItem[] {
     const shown = modes.out.map((mode, site) => `${mode}×${modes.in[site] ?? '?'}`).join(' · ');
     return several ? vscode.l10n.t('{0} for {1}×{2}', shown, first.out, first.in) : shown;
   };
-  const folds = layers.some(layer => fold(layer.out, layer.in) > 1);
   const { Separator } = vscode.QuickPickItemKind;
   return [
     { label: vscode.l10n.t('two thin matrices'), kind: Separator },
     // A layer alone is handed what it always was: in sequence would be the data-aware method, and longer.
-    ...lowRankItems()
-      .filter(({ way }) => (layers.length > 1 || way?.method !== 'sequential') && (way?.sites !== 'folded' || folds))
-      .map(item => ({ ...item, description: cut(item.way?.sites ?? 'low-rank') })),
+    ...lowRankItems().filter(({ way }) => layers.length > 1 || way?.method !== 'sequential').map(item => ({ ...item, description: cut('low-rank') })),
     { label: vscode.l10n.t('more cores'), kind: Separator },
-    ...SITE_CHOICES.flatMap(sites => {
+    ...SITE_CHOICES.filter(sites => sites !== 'low-rank').flatMap(sites => {
       const limit = Math.min(...layers.map(layer => fastestChi(layer, sites)));
       const speed = limit < 1 ? vscode.l10n.t('slower than dense at every χ') : vscode.l10n.t('slower than dense above χ {0}', limit);
       const description = `${speed} · ${cut(sites)}`;
@@ -99,16 +95,6 @@ function lowRankItems(): readonly SitesItem[] {
       label: vscode.l10n.t('Low rank'),
       detail: vscode.l10n.t('Plain, from the weight alone: needs no text, takes seconds.'),
       way: { sites, method: 'plain' },
-    },
-    {
-      label: vscode.l10n.t('Folded low rank, data-aware'),
-      detail: vscode.l10n.t('Made nearly square first: loses less in long layers, costs more per token.'),
-      way: { sites: 'folded', method: 'fisher' },
-    },
-    {
-      label: vscode.l10n.t('Folded low rank, in sequence'),
-      detail: vscode.l10n.t('The same, each layer fitted to the compressed ones before it.'),
-      way: { sites: 'folded', method: 'sequential' },
     },
   ];
 }
@@ -159,7 +145,7 @@ export function outputName(model: Model, layers: readonly Layer[], sites: Sites,
   const { kind, block } = commonTo(model, layers);
   const what = [...(block === undefined ? [] : [kind === undefined ? `block${block}` : String(block)]), ...(kind === undefined ? [] : [kind])];
   const far = 'chi' in target ? `chi${target.chi}` : `${Number((target.keep * 100).toPrecision(3))}pct`;
-  const parts = [model.name, ...(what.length > 0 ? what : [`${layers.length}layers`]), ...(sites === 'low-rank' ? [] : [sites === 'folded' ? sites : `${sites}sites`]), far];
+  const parts = [model.name, ...(what.length > 0 ? what : [`${layers.length}layers`]), ...(sites === 'low-rank' ? [] : [`${sites}sites`]), far];
   // Python takes a dot in a model's folder for the border of a module.
   return parts.join('-').replace(/[^\p{L}\p{N}_-]+/gu, '-');
 }

@@ -4,8 +4,8 @@
  */
 import type { TensorizeRule } from '../protocol/types.ts';
 
-/** Number of sites (2 … 5), the two-site MPO with the sites (1, in) and (out, 1), or that of the weight folded to be nearly square. */
-export type Sites = number | 'low-rank' | 'folded';
+/** Number of sites (2 … 5), or the two-site MPO with the sites (1, in) and (out, 1). */
+export type Sites = number | 'low-rank';
 
 /** How cores are found: from the weight alone, or weighted by what a calibration text says of the layer. */
 export type Method = NonNullable<TensorizeRule['method']>;
@@ -42,8 +42,7 @@ export interface Estimate {
   readonly lossless: number;
 }
 
-/** Numbers of interleaved sites worth offering. */
-export const SITE_CHOICES = [2, 3, 4, 5] as const;
+export const SITE_CHOICES: readonly Sites[] = ['low-rank', 2, 3, 4, 5];
 
 /** The most balanced factors of `size`, ascending; of the next larger size where there are none that fit: see `balanced_modes` in mpo.py. */
 export function balancedModes(size: number, sites: number): readonly number[] {
@@ -66,24 +65,10 @@ export function balancedModes(size: number, sites: number): readonly number[] {
 }
 
 export function layerModes(outFeatures: number, inFeatures: number, sites: Sites): Modes {
-  const groups = sites === 'folded' ? fold(outFeatures, inFeatures) : 1;
-  if (groups > 1) {
-    return outFeatures > inFeatures ? { out: [groups, outFeatures / groups], in: [inFeatures, 1] } : { out: [1, outFeatures], in: [inFeatures / groups, groups] };
-  }
-  if (sites === 'low-rank' || sites === 'folded') {
+  if (sites === 'low-rank') {
     return { out: [1, outFeatures], in: [inFeatures, 1] };
   }
   return { out: balancedModes(outFeatures, sites), in: balancedModes(inFeatures, sites).toReversed() };
-}
-
-/** In how many groups the longer side of a weight has to lie for the folded one to be nearest to square. */
-export function fold(outFeatures: number, inFeatures: number): number {
-  const [short, long] = [Math.min(outFeatures, inFeatures), Math.max(outFeatures, inFeatures)];
-  let groups = Math.max(1, Math.round(Math.sqrt(long / short)));
-  while (long % groups !== 0) {
-    groups--;
-  }
-  return groups;
 }
 
 /** The exact rank of each interior bond. */

@@ -712,7 +712,7 @@ export interface Sensitivity {
   engine: string;
   created: string;
   model: BaseModelRef;
-  sites: number | ('low-rank' | 'folded');
+  sites: number | 'low-rank';
   method?: 'plain';
   data: string;
   /**
@@ -1155,9 +1155,9 @@ export interface TensorizeRule {
   keep?: number | null;
   error?: number | null;
   /**
-   * Number of cores, 2 to 5; `low-rank`: two thin matrices; or `folded`: two of the weight folded to be nearly square.
+   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
    */
-  sites?: number | ('low-rank' | 'folded');
+  sites?: number | 'low-rank';
   out_modes?: number[] | null;
   in_modes?: number[] | null;
   /**
@@ -1239,7 +1239,7 @@ export interface ProfileOptions {
    * Bond dimensions to measure at; instead of keep.
    */
   chi?: number[];
-  sites?: number | ('low-rank' | 'folded');
+  sites?: number | 'low-rank';
   /**
    * `perplexity`, `kl`, `agreement`, or `task:NAME` of the LM Evaluation Harness.
    */

@@ -40,6 +40,7 @@ from bondwise.spectral import curve
 from bondwise.streaming import WholeModel
 from bondwise.text import token_sequences
 from bondwise.walk import Walk
+from bondwise.weighted import decompose_weighted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from bondwise.modelmap import Layer
 
-Sites = int | Literal["low-rank", "folded"]
+Sites = int | Literal["low-rank"]
 Row = dict[str, float | str]
 
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
@@ -66,10 +67,9 @@ MEASURED_LENGTH = 512
 SEED = int(setting("SEED", "0"))
 KEEPS = [float(keep) for keep in setting("KEEPS", "0.75 0.5 0.3").split()]
 ALL_KEEPS = [float(keep) for keep in setting("ALL_KEEPS", "0.9 0.8").split()]
-WAYS = setting("WAYS", "plain plain/2 plain/3 input fisher fisher/2 fisher/3 allocated folded sequential refit").split()
-"""A method, over the number of sites where there are several; then what is added to `fisher`, one thing after another: sizes by predicted
-loss, weights folded to be nearly square, the full update, and that of the dense layers too."""
-OF_ALL = ("plain", "fisher", "allocated", "folded", "sequential")
+WAYS = setting("WAYS", "plain plain/2 plain/3 input fisher fisher/2 fisher/3 allocated sequential refit").split()
+"""A method, over the number of sites where there are several; then what is added to `fisher`, one thing after another."""
+OF_ALL = ("plain", "fisher", "allocated", "sequential")
 """The ways that are of interest where every layer is compressed: no dense ones are left to refit."""
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
 QUIET: dict[str, Any] = {"progress": lambda done, total: None, "check_cancelled": lambda: None}
@@ -105,16 +105,6 @@ def allocated(layers: list[Layer], tables: dict[str, list[tuple[int, int, float]
     budget = Budget(profile="", target="", floor=0, ceiling=1)
     state = choose(problem, sweep(problem), Target("parameters", keep * total), budget)
     return {one.layer.name: one.points[at].chi for one, at in zip(candidates, state, strict=True) if at is not None}
-
-
-def of_equal_size(layers: list[Layer], chis: dict[str, int], sites: Sites) -> dict[str, tuple[int, ...]]:
-    """The bond dimensions that take at most as many parameters as low rank of these `chis`."""
-    found: dict[str, tuple[int, ...]] = {}
-    for layer in layers:
-        if layer.name in chis:
-            size = mpo.parameter_count(*mpo.layer_modes(*layer.shape, "low-rank"), (chis[layer.name],))
-            found[layer.name] = mpo.bond_dims_for_keep(*mpo.layer_modes(*layer.shape, sites), size / layer.weight_parameters)
-    return found
 
 
 class Bench:
@@ -156,7 +146,6 @@ class Bench:
         return found
 
     def _alone(self, layers: list[Layer], bonds: dict[str, tuple[int, ...]], method: str, sites: Sites = "low-rank") -> PreTrainedModel:
-        """`bonds` of the layers that do not stay dense."""
         model = load_model(MODEL)
         for layer in layers:
             if layer.name in bonds:
@@ -172,16 +161,14 @@ class Bench:
         moments = self.moments[layer.name]
         return als.decompose(weight, *modes, moments.inputs, moments.gradients if method == "fisher" else None, chi=bonds).cores
 
-    def _in_sequence(self, bonds: dict[str, tuple[int, ...]], sites: Sites, *, refit: bool) -> PreTrainedModel:
+    def _in_sequence(self, bonds: dict[str, tuple[int, ...]], *, refit: bool) -> PreTrainedModel:
         model = load_model(MODEL)
         downs = {layer.name for layer in self.map.layers if layer.block >= 4 and layer.name.endswith("down_proj")} if refit else set[str]()
 
         def make(layer: Layer, wanted: Tensor, own: Tensor) -> Tensor:
             if layer.name not in bonds:
                 return wanted
-            modes = mpo.layer_modes(*layer.shape, sites)
-            made = als.decompose(wanted, *modes, own, self.moments[layer.name].gradients, chi=bonds[layer.name])
-            return mpo.contract(made.cores)
+            return mpo.contract(decompose_weighted(wanted, own, self.moments[layer.name].gradients, chi=bonds[layer.name][0]).cores)
 
         walk_and_update(Walk(WholeModel(model, self.map.container), self.text), self.map.layers, {*bonds, *downs}, make, **QUIET)
         return model
@@ -191,13 +178,8 @@ class Bench:
         if method in ("plain", "input", "fisher"):
             sites: Sites = int(number) if number else "low-rank"
             return self._alone(layers, uniform(layers, keep, sites), method, sites)
-        sites = "low-rank" if way == "allocated" else "folded"
-        bonds = of_equal_size(layers, allocated(layers, self.tables, keep), sites)
-        return (
-            self._alone(layers, bonds, "fisher", sites)
-            if way in ("allocated", "folded")
-            else self._in_sequence(bonds, sites, refit=way == "refit")
-        )
+        bonds = {name: (chi,) for name, chi in allocated(layers, self.tables, keep).items()}
+        return self._alone(layers, bonds, "fisher") if way == "allocated" else self._in_sequence(bonds, refit=way == "refit")
 
     def row(self, what: str, layers: list[Layer], way: str, keep: float) -> Row:
         started = time.perf_counter()

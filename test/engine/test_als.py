@@ -31,8 +31,6 @@ SHAPES: dict[str, Modes] = {
     "three sites": ((2, 3, 4), (4, 3, 3)),
     "four sites": ((2, 2, 3, 2), (3, 2, 2, 2)),
     "uneven sites": ((1, 24), (5, 8)),
-    "folded outputs": ((2, 12), (20, 1)),
-    "folded inputs": ((1, 12), (10, 3)),
 }
 
 

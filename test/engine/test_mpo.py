@@ -102,13 +102,6 @@ def test_balanced_modes_of_known_sizes() -> None:
 
 def test_layer_modes() -> None:
     assert mpo.layer_modes(1536, 576, "low-rank") == ((1, 1536), (576, 1))
-    # Folded: the shape of the matrix that is factorized is next to square, and the longer side is cut evenly.
-    assert mpo.layer_modes(1536, 576, "folded") == ((2, 768), (576, 1))
-    assert mpo.layer_modes(576, 1536, "folded") == ((1, 576), (768, 2))
-    assert mpo.layer_modes(11008, 4096, "folded") == ((2, 5504), (4096, 1))
-    assert mpo.layer_modes(576, 576, "folded") == mpo.layer_modes(576, 576, "low-rank")
-    assert mpo.layer_modes(97 * 9, 97, "folded") == ((3, 291), (97, 1))
-    assert mpo.layer_modes(101, 7, "folded") == mpo.layer_modes(101, 7, "low-rank")  # 101 is prime
     assert mpo.layer_modes(1536, 576, 2) == ((32, 48), (24, 24))
     assert mpo.layer_modes(64, 96, 3) == ((4, 4, 4), (6, 4, 4))
 

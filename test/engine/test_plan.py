@@ -294,25 +294,6 @@ def test_a_plan_with_another_method_says_so_in_every_rule(model: Path, tmp_path:
     assert "made with 3 sites" in str(refused(Request(model, path, "85%", method="fisher")))
 
 
-def test_a_folded_plan_has_the_sizes_of_the_other_one(model: Path, tmp_path: Path) -> None:
-    path, plan_path = write_profile(tmp_path, profile_of(model)), tmp_path / "p.bondwise.json"
-    flat, _ = make_plan(Request(model, path, "85%", method="fisher"), plan_path)
-    folded, file = make_plan(Request(model, path, "85%", method="fisher", folded=True), plan_path)
-    assert file is not None and {rule.sites for rule in file.tensorize} == {"folded"}
-    layers = {layer.name: layer for layer in map_model(open_checkpoint(model)).layers}
-    saved = 0
-    for rule in file.tensorize:
-        layer = layers[rule.layers[0]]
-        modes = mpo.layer_modes(*layer.shape, "folded")
-        assert rule.chi is not None
-        parameters = mpo.parameter_count(*modes, mpo.bond_dims_for_chi(*modes, rule.chi))
-        assert folded.layers[layer.name] == pytest.approx(parameters / layer.weight_parameters)
-        saved += layer.weight_parameters - parameters
-    assert folded.parameters == folded.original_parameters - saved <= 0.85 * folded.original_parameters
-    assert folded.predicted.loss <= 1.3 * flat.predicted.loss
-    assert "says nothing of folded layers" in str(refused(Request(model, path, "85%", folded=True)))
-
-
 @pytest.mark.parametrize("rise", [-0.05, 0.0, 0.05])
 def test_within_noise_a_cell_bounds_the_loss_and_no_more(rise: float) -> None:
     def curve(height: float) -> Curve:

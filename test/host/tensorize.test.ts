@@ -58,22 +58,15 @@ describe('Tensorize…', () => {
     const items = siteItems(denseLayers([named(model, 'model.layers.0.mlp.up_proj').layer]));
     const ways = items.flatMap(({ way }) => (way ? [`${way.sites} ${way.method}`] : []));
     const interleaved = [2, 3, 4, 5].flatMap(sites => [`${sites} fisher`, `${sites} plain`]);
-    assert.deepEqual(ways, ['low-rank fisher', 'low-rank plain', 'folded fisher', ...interleaved]);
+    assert.deepEqual(ways, ['low-rank fisher', 'low-rank plain', ...interleaved]);
     assert.equal(items[1]?.description, '1×16 · 48×1');
-    assert.equal(items.find(({ way }) => way?.sites === 'folded')?.description, '2×16 · 24×1');
     assert.equal(items.find(({ label }) => label === '2 sites')?.description, 'slower than dense above χ 2 · 6×4 · 8×4');
-  });
-
-  it('does not offer to fold what is square already', () => {
-    const items = siteItems(denseLayers([named(model, 'model.layers.0.self_attn.q_proj').layer]));
-    assert.ok(items.every(({ way }) => way?.sites !== 'folded'));
   });
 
   it('offers several layers in sequence too, and says whose modes it shows', () => {
     const items = siteItems(denseLayers(rowsOf(model).layers.map(({ layer }) => layer)));
     assert.deepEqual(items.flatMap(({ way }) => (way?.sites === 'low-rank' ? [way.method] : [])), ['fisher', 'sequential', 'plain']);
     assert.equal(items.find(({ way }) => way?.method === 'sequential')?.description, '1×16 · 16×1 for 16×16');
-    assert.deepEqual(items.flatMap(({ way }) => (way?.sites === 'folded' ? [way.method] : [])), ['fisher', 'sequential']);
   });
 
   it('shows parameters, size, share and speed of each bond dimension, and warns', () => {

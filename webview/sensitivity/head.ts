@@ -16,7 +16,7 @@ export class Head {
 
   show({ model, data, sequences, length, sites, layers }: Sensitivity, notes: readonly string[]): void {
     this.#title.textContent = `Sensitivity of ${model.name}`;
-    const how = `${layers.length} ${layers.length === 1 ? 'layer' : 'layers, one at a time,'} as ${sites === 'low-rank' ? 'low rank' : sites === 'folded' ? 'folded low rank' : `${sites} sites`}`;
+    const how = `${layers.length} ${layers.length === 1 ? 'layer' : 'layers, one at a time,'} as ${sites === 'low-rank' ? 'low rank' : `${sites} sites`}`;
     this.#covered.textContent = `${how}; ${sequences} × ${length} tokens of ${data === 'builtin' ? 'the built-in text' : data}`;
     this.#notes.replaceChildren(...notes.map(note => h('li', {}, note)));
     this.#notes.hidden = notes.length === 0;

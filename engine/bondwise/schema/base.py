@@ -22,12 +22,8 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-Sites = Annotated[int, Field(ge=2, le=5)] | Literal["low-rank", "folded"]
-"""Number of sites of an MPO; `low-rank` is the two-site MPO whose sites are (1, in) and (out, 1).
-
-`folded` is low rank of the weight folded to be nearly square: its longer side lies in f groups that share a core, sites (f, in) and
-(out/f, 1), or (1, in/f) and (out, f).
-"""
+Sites = Annotated[int, Field(ge=2, le=5)] | Literal["low-rank"]
+"""Number of sites of an MPO; `low-rank` is the two-site MPO whose sites are (1, in) and (out, 1)."""
 
 
 LayerState = Literal["dense", "mpo", "quantized"]

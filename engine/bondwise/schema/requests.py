@@ -26,12 +26,7 @@ class TensorizeRule(Strict):
     chi: Annotated[int, Field(ge=1, description="Largest bond dimension of every bond.")] | None = None
     keep: Annotated[float, Field(gt=0, le=1, description="Fraction of the layer's parameters to keep.")] | None = None
     error: Annotated[float, Field(gt=0, lt=1, description="Relative Frobenius error to stay below.")] | None = None
-    sites: Annotated[
-        Sites,
-        Field(
-            description="Number of cores, 2 to 5; `low-rank`: two thin matrices; or `folded`: two of the weight folded to be nearly square."
-        ),
-    ] = "low-rank"
+    sites: Annotated[Sites, Field(description="Number of cores, 2 to 5, or `low-rank`: two thin matrices.")] = "low-rank"
     out_modes: Annotated[list[int], Field(description="Output mode of each site; overrides `sites`.")] | None = None
     in_modes: Annotated[list[int], Field(description="Input mode of each site; together with `out_modes`.")] | None = None
     method: Annotated[Method, Field(description=METHOD_HELP)] = "plain"
@@ -151,7 +146,7 @@ class HealOptions(Strict):
     ] = []
     recompute: Annotated[bool, Field(description="Compute activations again in the backward pass: less memory, more time.")] = False
     validation_sequences: Annotated[int, Field(ge=1, description="Of the data's evaluation part.")] = 8
-    validations: Annotated[int, Field(ge=1, description="How often in the run the model is validated, evenly spaced in steps.")] = 6
+    validations: Annotated[int, Field(ge=1, description="How often in the run the model is validated, evenly spaced in steps.")] = 10
     patience: Annotated[int, Field(ge=1, description="Validations in a row without a better one, after which the run ends.")] | None = None
     save_minutes: Annotated[float, Field(gt=0, description="Between two resume points.")] = 5.0
     keep: Annotated[int, Field(ge=1, description="Resume points that stay.")] = 2
