@@ -60,10 +60,10 @@ def _number(text: str) -> float:
 
 
 def sites(text: str) -> int | str:
-    if text in ("low-rank", "folded"):
+    if text == "low-rank":
         return text
     if text not in ("2", "3", "4", "5"):
-        raise argparse.ArgumentTypeError(f"give 2, 3, 4, 5, low-rank or folded, not {text!r}")
+        raise argparse.ArgumentTypeError(f"give 2, 3, 4, 5 or low-rank, not {text!r}")
     return int(text)
 
 
