@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bondwise import __version__
 from bondwise.arguments import at_least, chi, error, fraction, part, positive, sites, weighted
-from bondwise.errors import Cancelled, UserError
+from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.terminal import say, show
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as failure:
         say(str(failure))
     except ModuleNotFoundError as failure:
-        say(f"The engine's environment lacks {failure.name}.", 'Run "Bondwise: Set Up Engine", or `doctor` to see what is missing.')
+        missing = missing_module(failure)
+        say(missing.message, missing.remedy)
     return 1
 
 

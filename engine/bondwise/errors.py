@@ -17,3 +17,12 @@ class UserError(Exception):
 
 class Cancelled(Exception):
     """The user asked the run to stop. What is finished stays; exit status 130."""
+
+
+def missing_module(failure: ModuleNotFoundError) -> UserError:
+    """What to say of a module that is not there: of the environment's, or of this engine's own."""
+    if (failure.name or "").partition(".")[0] == "bondwise":
+        return UserError(f"This copy of the engine is not whole: {failure.name} is missing.", "Install the extension again.")
+    return UserError(
+        f"The engine's environment lacks {failure.name}.", 'Run "Bondwise: Set Up Engine", or `doctor` to see what is missing.'
+    )

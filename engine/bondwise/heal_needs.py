@@ -92,8 +92,8 @@ def check_needs(run: Run, options: HealOptions, made_from: Compressed, trained: 
         }
         what, (size, lever) = max(parts.items(), key=lambda part: part[1][0])
         raise UserError(
-            f"Not enough memory on {run.device}: healing takes {memory / 1e9:.2f} GB beside the model, {free / 1e9:.2f} GB are free. Most of "
-            f"it, {size / 1e9:.2f} GB, is for {what}.",
+            f"Not enough memory on {run.device}: healing takes {memory / 1e9:.2f} GB beside the model, {free / 1e9:.2f} GB are free. "
+            f"Most of it, {size / 1e9:.2f} GB, is for {what}.",
             f"To need less, {lever}; or use a machine with more memory.",
         )
     if disk > disk_free:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from bondwise import __version__, atomic
-from bondwise.errors import Cancelled, UserError
+from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.journal import JOURNAL, STATUS, Journal, Observer, Status
 from bondwise.process import is_alive, own_identity
 from bondwise.queue import hold_device, try_lock
@@ -185,8 +185,8 @@ def explain(failure: BaseException, device: str | None) -> ErrorInfo:
         remedy = "Make room, then resume: what is finished is kept."
         return ErrorInfo(message=f"The disk is full{place}: {failure.strerror}", remedy=remedy, detail=detail)
     if isinstance(failure, ModuleNotFoundError):
-        remedy = 'Run "Bondwise: Set Up Engine", or `doctor` to see what is missing.'
-        return ErrorInfo(message=f"The engine's environment lacks {failure.name}.", remedy=remedy, detail=detail)
+        missing = missing_module(failure)
+        return ErrorInfo(message=missing.message, remedy=missing.remedy, detail=detail)
     return ErrorInfo(message=f"{type(failure).__name__}: {failure}", remedy="See log.txt in the run directory.", detail=detail)
 
 

@@ -1,5 +1,5 @@
 /** `npm run package`: the extension as bondwise-VERSION.vsix at the top of the project. */
-import { cp, mkdtemp, readFile, rename, rm, stat } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { formatBytes } from '../runs/format.ts';
@@ -15,7 +15,7 @@ const allowed: readonly RegExp[] = [
   /^dist\/webview\/[\w-]+\.(js|css)$/,
   /^extension\/media\/[\w-]+\.(svg|png)$/,
   /^extension\/protocol\/plan\.schema\.json$/,
-  /^engine\/bondwise\/[\w-]+\.(py|json)$/,
+  /^engine\/bondwise\/([\w-]+\/)*[\w-]+\.(py|json)$/,
   /^engine\/[\w.-]+\.(lock|json)$/,
 ];
 const required: readonly string[] = [
@@ -39,7 +39,8 @@ export async function packageExtension(): Promise<string> {
     for (const part of parts) {
       await cp(path.join(projectRoot, part), path.join(stage, part), { recursive: true });
     }
-    checkFiles(await runQuiet(process.execPath, [vsce, 'ls', '--no-dependencies'], { cwd: stage, failure: 'vsce cannot list the files to package.' }));
+    const listing = await runQuiet(process.execPath, [vsce, 'ls', '--no-dependencies'], { cwd: stage, failure: 'vsce cannot list the files to package.' });
+    checkFiles(listing, await engineSource(stage));
     const output = await runQuiet(process.execPath, [vsce, 'package', '--no-dependencies', '--out', partial], {
       cwd: stage,
       failure: 'vsce refuses to package the extension.',
@@ -59,10 +60,11 @@ export async function packageExtension(): Promise<string> {
   return target;
 }
 
-function checkFiles(listing: string): void {
+/** `engineFiles` are those of the engine's source: a folder of it that .vscodeignore does not name would be missed by every user. */
+function checkFiles(listing: string, engineFiles: readonly string[]): void {
   const files = listing.split('\n').map((line) => line.trim()).filter((line) => line !== '');
   const foreign = files.filter((file) => !allowed.some((pattern) => pattern.test(file)));
-  const missing = required.filter((file) => !files.includes(file));
+  const missing = [...required, ...engineFiles].filter((file) => !files.includes(file));
   if (foreign.length > 0 || missing.length > 0) {
     throw new ScriptError(
       `The package would ${[
@@ -71,6 +73,11 @@ function checkFiles(listing: string): void {
       ].filter(Boolean).join('; and ')}. Mend .vscodeignore.`,
     );
   }
+}
+
+async function engineSource(stage: string): Promise<string[]> {
+  const files = await readdir(path.join(stage, 'engine/bondwise'), { recursive: true });
+  return files.filter((file) => file.endsWith('.py')).map((file) => `engine/bondwise/${file.split(path.sep).join('/')}`);
 }
 
 async function version(): Promise<string> {

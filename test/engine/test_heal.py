@@ -227,7 +227,10 @@ def test_another_vocabulary_is_refused(heal_run: Callable[..., Path], tmp_path: 
 def test_too_little_memory_is_told_before_the_first_step(
     heal_run: Callable[..., Path], options: dict[str, Any], lever: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bondwise.heal_needs.device_memory", lambda _device: Memory(1000, 1000))
+    def nearly_full(_device: str) -> Memory:
+        return Memory(1000, 1000)
+
+    monkeypatch.setattr("bondwise.heal_needs.device_memory", nearly_full)
     run = heal_run(**options)
     told = fail(run)
     assert "Not enough memory on cpu" in told and lever in told
@@ -235,7 +238,10 @@ def test_too_little_memory_is_told_before_the_first_step(
 
 
 def test_a_full_disk_is_told_before_the_first_step(heal_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bondwise.heal_needs.free_bytes", lambda _path: 1000)
+    def nearly_full(_path: Path) -> int:
+        return 1000
+
+    monkeypatch.setattr("bondwise.heal_needs.free_bytes", nearly_full)
     assert "disk is too small" in fail(heal_run())
 
 
