@@ -115,19 +115,25 @@ def _plan(parsed: Arguments) -> int:
 
 def _run(parsed: Arguments) -> int:
     from bondwise.foreground import new_run_directory
-    from bondwise.plan_file import read_plan, run_options
+    from bondwise.plan_file import heal_options, read_plan, run_options
     from bondwise.plan_summary import measured_text
     from bondwise.run import RESULT
 
     path = Path(_absolute(parsed.plan))
-    parsed.model, options = run_options(path, read_plan(path))
-    parsed.run = parsed.run or str(new_run_directory("tensorize"))
+    plan = read_plan(path)
+    parsed.model, options = run_options(path, plan)
+    healing = heal_options(path, plan)
+    given, parsed.run = parsed.run, parsed.run or str(new_run_directory("tensorize"))
     status = _work(parsed, "tensorize", f"Run plan {path.name}", options)
     if status == 0 and not parsed.json:
         result = json.loads((Path(_absolute(parsed.run)) / RESULT).read_bytes())
         if (text := measured_text(result)) is not None:
             show(text)
-    return status
+    if status != 0 or healing is None:
+        return status
+    parsed.run = f"{given.rstrip('/')}-heal" if given else str(new_run_directory("heal"))
+    parsed.model = options["output"]
+    return _work(parsed, "heal", f"Run plan {path.name}: heal", healing)
 
 
 def _heal(parsed: Arguments) -> int:

@@ -171,10 +171,14 @@ class Healer:
         saved, pace = time.monotonic(), _Pace()
         while state.stopped is None:
             last = state.step == plan.steps
-            if state.validated < state.step and (last or state.step % plan.validate_every == 0):
+            # Before the first step there is nothing to keep.
+            asked = state.step > 0 and self._run.asked_to_finish()
+            if state.validated < state.step and (last or asked or state.step % plan.validate_every == 0):
                 self._validate(state)
             if last:
                 state.stopped = "budget"
+            elif asked:
+                state.stopped = "asked"
             elif options.patience is not None and state.worse >= options.patience:
                 state.stopped = "plateau"
             else:
@@ -258,7 +262,7 @@ class Healer:
             gradient=pace.gradient / pace.steps,
             learning_rate=rate,
             tokens_per_second=pace.steps * plan.tokens_per_step / max(now - pace.since, 1e-9),
-            memory=_memory_used(self._run.device),
+            memory={self._run.device: _memory_used(self._run.device)},
         )
         pace.since, pace.steps = now, 0
         pace.loss = pace.cross_entropy = pace.gradient = 0.0

@@ -65,6 +65,8 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
             one.model_copy(update={"data": absolute(one.data)}) if one.data.endswith((".txt", ".jsonl")) else one for one in sources
         ]
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}
+    if request.after is not None:
+        update["after"] = absolute(request.after)
     if not isinstance(request, SampleModelRequest):
         update["model"] = absolute(request.model)
     return request.model_copy(update=update)

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from bondwise import __version__, atomic
 from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.journal import JOURNAL, STATUS, Journal, Observer, Status
+from bondwise.predecessor import await_run
 from bondwise.process import is_alive, own_identity
 from bondwise.queue import hold_device, try_lock
 from bondwise.ranks import Ranks
@@ -49,6 +50,7 @@ E = TypeVar("E", bound=Event)
 
 RESULT = "result.json"
 CANCEL = "cancel"
+FINISH = "finish"
 
 WORKERS: dict[str, str] = {
     "tensorize": "bondwise.tensorize:run",
@@ -110,6 +112,10 @@ class Run:
     def check_cancelled(self) -> None:
         """Raises Cancelled when the run was asked to stop; to be called at every step border."""
         self._stop.check()
+
+    def asked_to_finish(self) -> bool:
+        """Whether the run was asked to end early with what it has; that stays asked when it is resumed."""
+        return (self.directory / FINISH).exists()
 
 
 SAME_SIGNAL_SECONDS = 0.5
@@ -193,6 +199,8 @@ def explain(failure: BaseException, device: str | None) -> ErrorInfo:
 def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> None:
     request = read_request(directory)
     if not (directory / RESULT).is_file():
+        if request.after is not None:
+            await_run(Path(request.after), stop.check, lambda text: status.set(phase=text))
         # The worker comes before the device is waited for: a broken environment is told at once.
         worker: Worker = imported(WORKERS[request.kind])
         status.set(phase="Looking for the device")

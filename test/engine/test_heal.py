@@ -174,6 +174,34 @@ def test_a_plateau_ends_the_run(heal_run: Callable[..., Path]) -> None:
     assert result["stopped"] == "plateau" and result["steps"] < 12
 
 
+def test_told_to_finish_it_validates_and_keeps_the_best(
+    heal_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = heal_run()
+    gradients = heal_loop.Healer._gradients
+    steps = 0
+
+    def finishing(healer: Any, packs: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 6:
+            (run / "finish").touch()
+        return gradients(healer, packs)
+
+    monkeypatch.setattr(heal_loop.Healer, "_gradients", finishing)
+    result = finish(run)
+    assert result["stopped"] == "asked" and result["steps"] == 6
+    assert [event["step"] for event in events(run, "heal-validation")] == [0, 4, 6]
+    assert result["best_loss"] < result["start_loss"]
+    assert (tmp_path / "run-out").is_dir()
+
+
+def test_steps_tell_the_memory_of_each_device(heal_run: Callable[..., Path]) -> None:
+    run = heal_run()
+    finish(run)
+    assert all(event["memory"].keys() == {"cpu"} and event["memory"]["cpu"] > 1e6 for event in events(run, "heal-step"))
+
+
 def test_a_run_that_diverges_at_once_makes_nothing_and_says_what_to_change(heal_run: Callable[..., Path], tmp_path: Path) -> None:
     told = fail(heal_run(learning_rate=1e6, clip=1e9, tokens=40 * 128))
     assert "--learning-rate" in told and "step" in told

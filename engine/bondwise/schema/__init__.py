@@ -10,21 +10,25 @@ from typing import Any, Literal
 
 from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Sites, Strict
 from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
-from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
+from bondwise.schema.command_line import BlockInfo, DeviceInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
 from bondwise.schema.messages import (
     CompareData,
     CompareSide,
+    HealHistory,
     HostCells,
     HostCompare,
+    HostHeal,
     HostMessage,
     HostPlan,
     HostProfileRun,
     HostReply,
+    HostRun,
     HostSelection,
     HostSensitivity,
+    RunView,
     WebviewRequest,
 )
-from bondwise.schema.plan import Budget, ExchangePoint, PlanFile, PlanResult
+from bondwise.schema.plan import Budget, ExchangePoint, PlanFile, PlanHeal, PlanResult
 from bondwise.schema.profile import BaseModelRef, Cell, Curve, Figure, ProfileLayer, Sensitivity
 from bondwise.schema.requests import (
     METHOD_HELP,
@@ -34,6 +38,7 @@ from bondwise.schema.requests import (
     HealData,
     HealOptions,
     HealRequest,
+    HealSettings,
     PerplexityOptions,
     PerplexityRequest,
     ProfileOptions,
@@ -99,6 +104,7 @@ __all__ = [
     "CompareSide",
     "Curve",
     "CurveEvent",
+    "DeviceInfo",
     "Doctor",
     "EndedEvent",
     "ErrorInfo",
@@ -110,20 +116,24 @@ __all__ = [
     "ExchangePoint",
     "Figure",
     "HealData",
+    "HealHistory",
     "HealOptions",
     "HealPlan",
     "HealPlanEvent",
     "HealRequest",
     "HealResult",
+    "HealSettings",
     "HealStepEvent",
     "HealValidationEvent",
     "Healing",
     "HostCells",
     "HostCompare",
+    "HostHeal",
     "HostMessage",
     "HostPlan",
     "HostProfileRun",
     "HostReply",
+    "HostRun",
     "HostSelection",
     "HostSensitivity",
     "Inspection",
@@ -141,6 +151,7 @@ __all__ = [
     "PerplexityResult",
     "PhaseEvent",
     "PlanFile",
+    "PlanHeal",
     "PlanResult",
     "Predicted",
     "Problem",
@@ -158,6 +169,7 @@ __all__ = [
     "RunResult",
     "RunState",
     "RunStatus",
+    "RunView",
     "SampleModelOptions",
     "SampleModelRequest",
     "SampleModelResult",
