@@ -69,7 +69,7 @@ def check_needs(run: Run, options: HealOptions, made_from: Compressed, trained: 
     source, needs = made_from.source, heal_needs(run, options, made_from, trained)
     loaded = item_bytes(source, run.device) * source.parameters
     memory, free = needs.optimizer + needs.activations + needs.teacher, device_memory(run.device).free
-    present = sum(path.stat().st_size for path in run.checkpoints.glob("*.safetensors"))
+    present = sum(path.stat().st_size for path in run.checkpoints.rglob("*.safetensors"))
     disk, disk_free = needs.output + max(needs.scratch - present, 0), _least_free(options, run)
     run.emit(
         EstimateEvent,

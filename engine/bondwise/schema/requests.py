@@ -141,6 +141,9 @@ class HealSettings(Strict):
     ] = 0.5
     temperature: Annotated[float, Field(gt=0, description="Of both distributions in that KL.")] = 1.0
     teacher: Annotated[str, Field(description="The original model's folder; null: where the compressed one says it is.")] | None = None
+    teacher_device: Annotated[
+        str | None, Field(description="Where the original computes, as `device`; null: where the model does. Of one process.")
+    ] = None
     train: Annotated[
         list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
     ] = []
