@@ -137,8 +137,22 @@ def _run(parsed: Arguments) -> int:
 
 
 def _heal(parsed: Arguments) -> int:
-    given = ("length", "batch", "minutes", "tokens", "epochs", "learning_rate", "distill", "temperature", "save_minutes", "patience")
-    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, "train", "recompute", "validations")}
+    given = (
+        "length",
+        "batch",
+        "minutes",
+        "tokens",
+        "epochs",
+        "learning_rate",
+        "distill",
+        "temperature",
+        "save_minutes",
+        "patience",
+        "teacher_device",
+        "teacher_top",
+    )
+    more = ("train", "recompute", "validations", "save_minutes", "patience")
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, *more)}
     options["data"] = [{"data": _data(data), "weight": weight} for data, weight in parsed.data or []] or None
     options["teacher"] = _absolute(parsed.teacher) if parsed.teacher else None
     options["output"] = _absolute(parsed.output)
@@ -351,6 +365,10 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
     heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
     heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
+    heal.add_argument("--teacher-device", metavar="DEVICE", help="where the original computes (default: where the model does)")
+    heal.add_argument(
+        "--teacher-top", metavar="N", type=at_least(1), help="learn from its N likeliest tokens and keep them on disk for other runs"
+    )
     heal.add_argument("--teacher", metavar="MODEL", help="the original (default: where the compressed folder says it is)")
     heal.add_argument(
         "--train", metavar="PATTERN", action="append", default=[], help="what trains besides the cores: norms, or layers; repeatable"

@@ -21,10 +21,13 @@ from bondwise.heal_data import open_data
 from bondwise.heal_loop import Healer, Task
 from bondwise.heal_needs import check_needs
 from bondwise.heal_output import Compressed, publish, published, read_lineage, verify, write
+from bondwise.heal_pass import choose_attention
 from bondwise.heal_state import HealStore
 from bondwise.loading import load_config, load_model, load_tokenizer
 from bondwise.modelmap import map_model
+from bondwise.moments_file import store_key
 from bondwise.schema import Evaluation, EvaluationEvent, HealRequest, HealResult
+from bondwise.teacher_logits import TeacherStore, teacher_key
 from bondwise.team import Team
 from bondwise.told import Told
 from bondwise.trainable import choose_trainable, hardly_any
@@ -122,6 +125,8 @@ def _read(run: Run, options: HealOptions) -> tuple[Compressed, PreTrainedTokeniz
             f"{options.batch} sequences in a step cannot be shared by {run.ranks.world} processes.",
             f"Choose a multiple of {run.ranks.world} (--batch).",
         )
+    if options.teacher_device is not None and run.ranks.world > 1:
+        raise UserError("Several processes share the original model too, each on its own device.", "Leave the device of the original out.")
     allow_code = run.request.allow_code
     source = open_checkpoint(folder, allow_code=allow_code)
     lineage = read_lineage(folder)
@@ -158,6 +163,7 @@ def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreT
     source, allow_code = made_from.source, run.request.allow_code
     run.phase(f"Loading {source.folder.name}")
     model = _loaded(run, source.folder)
+    choose_attention(model, run.device, options.length)
     trained = choose_trainable(model, source, options.train)
     count = sum(parameter.numel() for parameter in trained.values())
     if team.rank == 0:
@@ -172,11 +178,29 @@ def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreT
             teacher = _loaded(run, made_from.original)
         else:
             teacher = load_model(made_from.original, device=resolve_device(options.teacher_device), allow_code=allow_code)
+        choose_attention(teacher, str(teacher.device), options.length)
         teacher.requires_grad_(requires_grad=False)
     run.check_cancelled()
     return Task(
-        source.fingerprint(), map_model(source).container, model, teacher, tokenizer, tuple(trained), data.feed, data.epoch, data.validation
+        source=source.fingerprint(),
+        container=map_model(source).container,
+        model=model,
+        teacher=teacher,
+        tokenizer=tokenizer,
+        names=tuple(trained),
+        data=data.feed,
+        kept=_kept(run, options, made_from, told) if options.distill else None,
+        epoch=data.epoch,
+        validation=data.validation,
     )
+
+
+def _kept(run: Run, options: HealOptions, made_from: Compressed, told: Told) -> TeacherStore | None:
+    if options.teacher_top is None:
+        return None
+    original = open_checkpoint(made_from.original, allow_code=run.request.allow_code)
+    weights = store_key(original, "", 0, run.device, run.check_cancelled)
+    return TeacherStore(teacher_key(weights, options.teacher_top, options.temperature, options.teacher_device or run.device), told.warn)
 
 
 def _loaded(run: Run, folder: Path) -> PreTrainedModel:

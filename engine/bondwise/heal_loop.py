@@ -15,20 +15,27 @@ from bondwise.heal_pass import labelled_logits, lower_frozen, precision
 from bondwise.heal_plan import WINDOW, Timing, learning_rate, make_plan, pause, runs_away
 from bondwise.heal_state import HealState
 from bondwise.schema import HealPlanEvent, HealStepEvent, HealValidationEvent
+from bondwise.teacher_logits import likeliest
 from bondwise.team import whole
 from bondwise.trainable import find_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bondwise.heal_state import HealStore
     from bondwise.packing import Feed, FeedState, Packed
     from bondwise.run import Run
     from bondwise.schema import HealOptions
+    from bondwise.teacher_logits import Likeliest, TeacherStore
     from bondwise.team import Team
     from bondwise.told import Told
+
+
+BETAS = (0.9, 0.95)
+"""Of AdamW. A healing has a few hundred steps, from gradients that fall fast: their squares of long ago say little."""
 
 
 class Task(NamedTuple):
@@ -44,6 +51,8 @@ class Task(NamedTuple):
     names: Sequence[str]
     """The tensors that train."""
     data: Feed
+    kept: TeacherStore | None
+    """What the teacher has said before."""
     epoch: int | None
     """Sequences in one, of the first source; None where the data is a stream."""
     validation: Sequence[Packed]
@@ -74,14 +83,16 @@ class Healer:
             parameter.data = parameter.data.float()  # small changes are lost in bfloat16
         if options.recompute:
             task.model.activation_checkpointing_enable({"use_reentrant": False})
-        for model in (task.model, task.teacher):
+        # That of a teacher alone may be another one; parts of it are on each process's own.
+        self._teacher_device = run.device if task.teacher is None or team.world > 1 else str(task.teacher.device)
+        for model, device in ((task.model, run.device), (task.teacher, self._teacher_device)):
             if model is not None:
-                lower_frozen(model, run.device)
+                lower_frozen(model, device)
                 team.share_out(model, task.container)
         self._trained = dict(zip(task.names, self._trainable(), strict=True))
         fused = run.device.partition(":")[0] in ("cpu", "cuda")
         self._optimizer = torch.optim.AdamW(
-            list(self._trained.values()), lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused
+            list(self._trained.values()), lr=options.learning_rate, betas=BETAS, weight_decay=options.weight_decay, fused=fused
         )
 
     def _trainable(self) -> list[torch.nn.Parameter]:
@@ -132,9 +143,9 @@ class Healer:
         self._run.phase("Validating the model before healing")
         teacher_loss, teacher_sample = None, ""
         if task.teacher is not None:
-            teacher_loss, teacher_sample = self._loss(task.teacher), self._sample(task.teacher)
+            teacher_loss, teacher_sample = self._loss(task.teacher, self._teacher_device), self._sample(task.teacher)
         began = time.monotonic()
-        start, sample = self._loss(task.model), self._sample(task.model)
+        start, sample = self._loss(task.model, self._run.device), self._sample(task.model)
         seconds = time.monotonic() - began
         if not math.isfinite(start):
             raise UserError(
@@ -250,8 +261,7 @@ class Healer:
             team.check()
             team.exchange_gradients(task.model, at == len(packs))
             logits, labels = labelled_logits(task.model, pack, self._run.device)  # [labelled, vocabulary], [labelled]
-            with torch.no_grad():
-                teacher = None if task.teacher is None else labelled_logits(task.teacher, pack, self._run.device)[0]
+            teacher = self._expected(pack)
             losses = mixed_loss(logits, labels, teacher, distill=options.distill, temperature=options.temperature)
             # Gradients are averaged over the processes.
             (losses.mixed * team.world / labelled).backward()
@@ -259,6 +269,24 @@ class Healer:
             cross_entropy += float(losses.cross_entropy)
         mixed, cross_entropy = team.sums(mixed, cross_entropy)
         return mixed / labelled, cross_entropy / labelled
+
+    @torch.no_grad()
+    def _expected(self, pack: Packed) -> Tensor | Likeliest | None:
+        """What the original says where a label follows, on the model's device."""
+        teacher, kept, options = self._task.teacher, self._task.kept, self._options
+        if teacher is None:
+            return None
+        found = None if kept is None else kept.read(pack)
+        # Parts of the teacher are on every process: all ask it, or none.
+        if kept is not None and not self._team.sums(float(found is None))[0]:
+            return found
+        logits = labelled_logits(teacher, pack, self._teacher_device)[0]
+        if kept is None or options.teacher_top is None:
+            return logits.to(self._run.device)
+        if found is None:
+            found = likeliest(logits, options.teacher_top, options.temperature)
+            kept.write(pack, found)
+        return found
 
     def _tell(self, state: HealState, pace: _Pace, *, loss: float, cross_entropy: float, gradient: float, rate: float) -> None:
         plan = state.plan
@@ -284,7 +312,7 @@ class Healer:
     # --- validation ------------------------------------------------------------------------------------------------------------------
 
     def _validate(self, state: HealState) -> None:
-        loss = self._loss(self._task.model)
+        loss = self._loss(self._task.model, self._run.device)
         if not math.isfinite(loss):
             raise _Diverged(f"The validation loss is {loss} after step {state.step} of {state.plan.steps}.")
         sample = self._sample(self._task.model)
@@ -298,7 +326,7 @@ class Healer:
         self._run.emit(HealValidationEvent, step=state.step, loss=loss, best=better, sample=sample)
 
     @torch.no_grad()
-    def _loss(self, model: PreTrainedModel) -> float:
+    def _loss(self, model: PreTrainedModel, device: str) -> float:
         """Cross entropy on the validation sequences, nats per token; each process takes its part of them."""
         model.eval()
         packs, team = self._task.validation, self._team
@@ -306,7 +334,7 @@ class Healer:
         for turn in range(0, len(packs), team.world):
             team.check()
             # Where they do not come out even some take one again that another has too: all must go through the model equally often.
-            logits, labels = labelled_logits(model, packs[min(turn + team.rank, len(packs) - 1)], self._run.device)
+            logits, labels = labelled_logits(model, packs[min(turn + team.rank, len(packs) - 1)], device)
             if turn + team.rank < len(packs):
                 total += float(mixed_loss(logits, labels, None, distill=0).cross_entropy)
                 tokens += len(labels)
@@ -316,7 +344,7 @@ class Healer:
     def _sample(self, model: PreTrainedModel) -> str:
         model.eval()
         options, team = self._options, self._team
-        with precision(self._run.device):
+        with precision(str(model.device)):
             return greedy_sample(model, self._task.tokenizer, options.prompt, options.sample_tokens, team.check, in_step=team.world > 1)
 
 

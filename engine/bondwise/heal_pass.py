@@ -24,6 +24,17 @@ def precision(device: str) -> AbstractContextManager[Any]:
     return torch.autocast(device.partition(":")[0], torch.bfloat16) if fast_bfloat16(device) else nullcontext()
 
 
+PLAIN_ATTENTION = 512
+"""Tokens up to which the plain attention is the faster one in bfloat16 on a CPU. Measured forward and backward, 9 heads of 64, on an AMD
+EPYC: 5.6 ms and torch's fused one 11 at 256 tokens, 20 and 32 at 512, 114 and 105 at 1024."""
+
+
+def choose_attention(model: PreTrainedModel, device: str, length: int) -> None:
+    """To be called before anything is tried on the model."""
+    if device == "cpu" and fast_bfloat16(device) and length <= PLAIN_ATTENTION and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
+
+
 def lower_frozen(model: PreTrainedModel, device: str) -> None:
     """Holds what does not train as the products read it: else it would be rounded anew in each of them."""
     if fast_bfloat16(device):

@@ -7,7 +7,7 @@ not even that file is run. Where the base model's classes are in the folder too,
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from bondwise.checkpoint import Checkpoint, open_checkpoint
 from bondwise.device import device_memory

@@ -98,7 +98,7 @@ class Team:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
 
-    def exchange_gradients(self, model: PreTrainedModel, now: bool) -> None:  # noqa: FBT001
+    def exchange_gradients(self, model: PreTrainedModel, now: bool) -> None:
         """Whether the next backward pass adds up the gradients of all processes, or leaves this one's to a later pass."""
         if self.world > 1:
             model.set_requires_gradient_sync(now)

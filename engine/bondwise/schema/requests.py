@@ -144,6 +144,14 @@ class HealSettings(Strict):
     teacher_device: Annotated[
         str | None, Field(description="Where the original computes, as `device`; null: where the model does. Of one process.")
     ] = None
+    teacher_top: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for "
+            "other runs. Null: from all of them.",
+        ),
+    ] = None
     train: Annotated[
         list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
     ] = []
