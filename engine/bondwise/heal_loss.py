@@ -69,12 +69,14 @@ class _Mixed(torch.autograd.Function):
                     kl, change = _likeliest_kl(warm, *(one[piece].to(logits.device) for one in teacher))
                 mixed += distill * temperature**2 * kl
                 change.mul_(distill * temperature)
-            if gradient is not None:
+            if gradient is None:
+                continue
+            if distill < 1 or change is None:
                 # Of a cross entropy: what the model says less what is right.
-                plain = found.exp_().mul_(1 - distill) if distill < 1 or change is None else None
-                if plain is not None:
-                    plain.scatter_add_(-1, targets, torch.full_like(targets, distill - 1, dtype=plain.dtype))
-                gradient[piece] = plain if change is None else change if plain is None else change.add_(plain)
+                plain = found.exp_().mul_(1 - distill)
+                plain.scatter_add_(-1, targets, torch.full_like(targets, distill - 1, dtype=plain.dtype))
+                change = plain if change is None else change.add_(plain)
+            gradient[piece] = change
         ctx.gradient = gradient
         ctx.mark_non_differentiable(cross_entropy)
         return mixed, cross_entropy
@@ -93,14 +95,13 @@ def _whole_kl(found: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _likeliest_kl(found: Tensor, log_probabilities: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The same over the outcomes `ids` [tokens, kept] and the rest. With p the teacher's and q the model's probabilities, the gradient at
-    token j is q_j − p_j where j is kept, else q_j − p_rest q_j / q_rest."""
-    right, ids = log_probabilities.float(), ids.long()
+    """The same over the outcomes `ids` [tokens, kept] and the others together. With p the teacher's and q the model's probabilities, the
+    gradient at token j is q_j − p_j where j is kept, else q_j − q_j p_others / q_others."""
+    right, ids = log_probabilities.float(), ids.long()  # [tokens, kept + 1], [tokens, kept]
     expected = right.exp()
-    rest = (1 - expected.sum(-1)).clamp_(min=0)  # [tokens]
     others = found.exp().scatter_(-1, ids, 0)
-    of_others = others.sum(-1).clamp_(min=torch.finfo(torch.float32).tiny)
-    kept = found.gather(-1, ids)  # [tokens, kept]
-    kl = (expected * (right - kept)).sum() + torch.special.xlogy(rest, rest).sum() - (rest * of_others.log()).sum()
-    change = others.mul_((1 - rest / of_others)[:, None])
-    return kl, change.scatter_(-1, ids, kept.exp() - expected)
+    of_others = others.sum(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)  # [tokens, 1]
+    own = torch.cat([found.gather(-1, ids), of_others.log()], -1)
+    kl = (expected * (right - own)).sum()
+    change = others.mul_(1 - expected[:, -1:] / of_others)
+    return kl, change.scatter_(-1, ids, own[:, :-1].exp() - expected[:, :-1])

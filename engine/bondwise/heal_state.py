@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.distributed.checkpoint as dcp
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from bondwise import atomic
 from bondwise.errors import UserError
@@ -129,8 +130,8 @@ class HealStore:
         temporary = path.with_name(f".{path.name}.partial")
         failure = ""
         try:
-            writer = dcp.HuggingFaceStorageWriter(str(temporary), _files(tensors), save_distributed=True)
-            dcp.save(dict(tensors), storage_writer=writer, no_dist=self._team.world == 1)
+            writer = HuggingFaceStorageWriter(str(temporary), _files(tensors), save_distributed=True)
+            state_dict_saver.save(dict(tensors), storage_writer=writer, no_dist=self._team.world == 1)
             if self._team.rank == 0:
                 atomic.write_bytes(temporary / STATE, state.encode())
                 atomic.publish_directory(temporary, path)
@@ -192,13 +193,13 @@ def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 def _read(path: Path, into: dict[str, Tensor], *, alone: bool = False) -> None:
     alone = alone or not torch.distributed.is_initialized()
-    dcp.load(into, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=alone)
+    state_dict_loader.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
 
 
 def _reason(failure: BaseException) -> str:
     """Of what torch wraps, the first that is not of its making."""
     if isinstance(failure, CheckpointException):
-        return "; ".join(f"{type(one[0]).__name__}: {one[0]}" if isinstance(one, tuple) else str(one) for one in failure.failures.values())
+        return "; ".join(f"{type(one[0]).__name__}: {one[0]}" for one in failure.failures.values())
     return str(failure)
 
 

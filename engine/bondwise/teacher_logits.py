@@ -27,22 +27,27 @@ if TYPE_CHECKING:
 
     from bondwise.packing import Packed
 
+LEAST = -1e4
+"""A log-probability that is none; half precision holds it."""
 AT_ONCE = 64 << 20
 """Bytes that room is made for at a time."""
 
 
 class Likeliest(NamedTuple):
-    """Of each token the likeliest next ones at one temperature; what is left to 1 is that of all others."""
+    """Of each token the likeliest next ones at one temperature, and all others together."""
 
-    log_probabilities: Tensor  # float16 [tokens, kept], the largest first
+    log_probabilities: Tensor  # float16 [tokens, kept + 1], the largest first, that of all others last
     ids: Tensor  # int32 [tokens, kept]
 
 
 def likeliest(logits: Tensor, kept: int, temperature: float) -> Likeliest:
     """Of logits [tokens, vocabulary]."""
     scores = logits.float() / temperature
+    total = scores.logsumexp(-1, keepdim=True)  # [tokens, 1]
     values, ids = scores.topk(min(kept, scores.shape[1]), -1)
-    return Likeliest((values - scores.logsumexp(-1, keepdim=True)).half(), ids.int())
+    # Not what is left to 1: where that is little it would be the rounding of the others.
+    others = scores.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True).clamp(min=LEAST)
+    return Likeliest((torch.cat([values, others], -1) - total).clamp(min=LEAST).half(), ids.int())
 
 
 class TeacherStore:

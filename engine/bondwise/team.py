@@ -11,7 +11,7 @@ import os
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -90,10 +90,11 @@ class Team:
         then of the rest. Parameters are other objects afterwards. Raises UserError where the model has no blocks of that name."""
         if self.world == 1:
             return
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         kind = self._run.device.partition(":")[0]
-        mesh = dist.init_device_mesh(kind, (self.world,))
+        mesh = init_device_mesh(kind, (self.world,))
         for block in block_modules(model, container)[1]:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
@@ -101,7 +102,7 @@ class Team:
     def exchange_gradients(self, model: PreTrainedModel, now: bool) -> None:
         """Whether the next backward pass adds up the gradients of all processes, or leaves this one's to a later pass."""
         if self.world > 1:
-            model.set_requires_gradient_sync(now)
+            cast("Any", model).set_requires_gradient_sync(now)
 
     def _asked(self) -> bool:
         try:

@@ -79,9 +79,9 @@ def prepared(way: str) -> Trained:
         if way == "same layers":
             module.requires_grad_(requires_grad=True)
         elif way != "all":
-            modes = mpo.layer_modes(*layer.shape, sites if sites == "low-rank" else int(sites))  # pyright: ignore[reportArgumentType]
             out, into = layer.shape
-            made = MPOLinear(into, out, *modes, mpo.bond_dims_for_keep(*modes, KEEP), bias=False)
+            outs, ins = mpo.layer_modes(out, into, "low-rank" if sites == "low-rank" else int(sites))
+            made = MPOLinear(into, out, outs, ins, mpo.bond_dims_for_keep(outs, ins, KEEP), bias=False)
             made.path = path  # pyright: ignore[reportAttributeAccessIssue]
             parent, _, name = layer.name.rpartition(".")
             setattr(model.get_submodule(parent), name, made)

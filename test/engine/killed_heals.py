@@ -18,9 +18,7 @@ from typing import Any
 from engine_runs import events, make_run
 from killed_runs import counting, start_in_child
 
-import bondwise.heal
-import bondwise.heal_loop
-import bondwise.team  # noqa: F401 # pyright: ignore[reportUnusedImport]
+import bondwise.heal  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from bondwise.ranks import Ranks
 from bondwise.run import start
 from bondwise.share import help_run
@@ -97,8 +95,6 @@ def main(model: Path, text: Path, work: Path, moments: int, world: int) -> None:
         statuses, _ = do(run, rank, at)
         report["killed"] += statuses[rank] == -signal.SIGKILL
         report["states"].append(f"{rank}: {_state(run)}")
-            f"{rank}: {json.loads((run / 'status.json').read_text())['state'] if (run / 'status.json').exists() else ''}"
-        )
         shown = _whole_lines(run / "events.ndjson")
         statuses, _ = do(run)
         where = f"process {rank} at {at} of {calls[rank]}"

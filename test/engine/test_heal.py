@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from engine_runs import events, fail, finish, make_run, tensorize_run
 from safetensors.torch import load_file
 from tiny_models import save_tiny_model
+from torch.distributed.checkpoint import state_dict_saver
 
 from bondwise import heal_loop
 from bondwise.cli import main
@@ -289,9 +289,9 @@ def test_a_disk_that_fills_up_leaves_the_resume_point_before(
         if saves == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    save = dcp.save
+    save = state_dict_saver.save
     with monkeypatch.context() as patch:
-        patch.setattr(dcp, "save", full)
+        patch.setattr(state_dict_saver, "save", full)
         assert "No space left" in fail(run)
     assert not [path.name for path in (run / "checkpoints").iterdir() if "partial" in path.name]
     finish(run)
