@@ -5,6 +5,7 @@ Check everything, train (resumable at any step), write the folder with the best 
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ from bondwise.heal_output import Compressed, publish, published, read_lineage, v
 from bondwise.heal_pass import choose_attention
 from bondwise.heal_state import HealStore
 from bondwise.loading import load_config, load_model, load_tokenizer
+from bondwise.memory import release_freed_memory
 from bondwise.modelmap import map_model
 from bondwise.moments_file import store_key
 from bondwise.schema import Evaluation, EvaluationEvent, HealRequest, HealResult
@@ -66,6 +68,8 @@ def run(run: Run) -> HealResult:
         state = _train(run, options, task, store, told, team)
         cores = store.best(state.best_step, {name: torch.Size(made_from.source.tensors[name].shape) for name in task.names})
         del task
+        gc.collect()  # models that were shared out refer to themselves
+        release_freed_memory()
         if code_files(made_from.source.folder, made_from.source.config) != made_from.code:
             raise UserError("The Python files of the model were changed while the run was at work.", "Look at them, then resume the run.")
         write(run, writer, made_from, cores)
@@ -223,7 +227,13 @@ def _evaluate(run: Run, options: HealOptions, task: Task) -> dict[str, Evaluatio
             evaluation = None
             if model is not None and options.evaluate is not None:
                 reference = None if role == "original" else task.teacher
+                # What several processes will share lies in the host's memory until then.
+                waiting = [one for one in (model, reference) if one is not None and run.ranks.world > 1]
+                for one in waiting:
+                    torch.nn.Module.to(one, run.device)
                 evaluation = _measured(run, options.evaluate, role, model, reference, task.tokenizer)
+                for one in waiting:
+                    torch.nn.Module.to(one, "cpu")
                 atomic.write_json(kept, evaluation)
         if evaluation is not None:
             found[role] = evaluation

@@ -8,7 +8,8 @@ its part. The random numbers of a step follow from the seed and its number, so n
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+import warnings
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from bondwise.errors import UserError
 from bondwise.schema import HealPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -131,7 +132,8 @@ class HealStore:
         failure = ""
         try:
             writer = HuggingFaceStorageWriter(str(temporary), _files(tensors), save_distributed=True)
-            state_dict_saver.save(dict(tensors), storage_writer=writer, no_dist=self._team.world == 1)
+            with _quiet():
+                state_dict_saver.save(dict(tensors), storage_writer=writer, no_dist=self._team.world == 1)
             if self._team.rank == 0:
                 atomic.write_bytes(temporary / STATE, state.encode())
                 atomic.publish_directory(temporary, path)
@@ -193,7 +195,16 @@ def _files(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 def _read(path: Path, into: dict[str, Tensor], *, alone: bool = False) -> None:
     alone = alone or not torch.distributed.is_initialized()
-    state_dict_loader.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
+    with _quiet():
+        state_dict_loader.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Torch warns that one process is one process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        yield
 
 
 def _reason(failure: BaseException) -> str:

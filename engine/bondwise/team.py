@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from bondwise.run import Run
 
-TIMEOUT = timedelta(minutes=10)
-"""Longest wait for another process; what one does alone between two exchanges takes seconds."""
+TIMEOUT = timedelta(minutes=30)
+"""Longest wait for another process, which may have a large model to load. One that has died is noticed long before."""
 GRACE_SECONDS = 5.0
 """Time for an exchange to fail after another process has died, before the first ends itself."""
 
@@ -56,10 +56,10 @@ class Team:
             yield
             dist.barrier()
         finally:
-            self._over.set()
             self._joined = False
             if dist.is_initialized():
                 dist.destroy_process_group()
+            self._over.set()
 
     def sums(self, *values: float) -> list[float]:
         """The sum of each value over all processes, the same on each."""

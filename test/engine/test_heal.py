@@ -19,10 +19,13 @@ from tiny_models import save_tiny_model
 from torch.distributed.checkpoint import state_dict_saver
 
 from bondwise import heal_loop
+from bondwise.checkpoint import open_checkpoint
 from bondwise.cli import main
 from bondwise.device import Memory
+from bondwise.errors import UserError
 from bondwise.loading import load_model
 from bondwise.run import start
+from bondwise.trainable import choose_trainable, hardly_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +172,34 @@ def test_without_distillation_no_original_is_needed(models: Path, heal_run: Call
     assert "is not at" in fail(heal_run("lost", model=alone))
     result = finish(heal_run("alone", model=alone, distill=0))
     assert result["teacher_loss"] is None and result["best_loss"] < result["start_loss"]
+
+
+def test_what_the_original_says_is_asked_once(heal_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BONDWISE_HOME", str(tmp_path / "home"))
+    asked = 0
+    found = heal_loop.likeliest
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return found(*arguments)
+
+    monkeypatch.setattr(heal_loop, "likeliest", counted)
+    result = finish(heal_run("first", teacher_top=8))
+    assert asked == 24 and result["best_loss"] < result["start_loss"]
+    finish(heal_run("second", teacher_top=8, teacher_device="cpu"))
+    assert asked == 24
+    first, second = ((tmp_path / f"{name}-out" / "model.safetensors").read_bytes() for name in ("first", "second"))
+    assert first == second
+    finish(heal_run("others", teacher_top=9))
+    assert asked == 48
+
+
+def test_little_or_nothing_to_train_is_told(models: Path) -> None:
+    assert hardly_any(10, 1000) is None
+    assert "9 of 1,000 parameters train (0.90%)" in str(hardly_any(9, 1000))
+    with pytest.raises(UserError, match="has nothing to train"):
+        choose_trainable(load_model(models / "base"), open_checkpoint(models / "base"), [])
 
 
 def test_a_plateau_ends_the_run(heal_run: Callable[..., Path]) -> None:

@@ -30,7 +30,7 @@ CLOSE = 2e-3
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    save_tiny_model("llama", folder / "base", dtype=torch.bfloat16)
+    save_tiny_model("qwen2", folder / "base", dtype=torch.bfloat16)  # the head is the embedding
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BONDWISE_HOME", str(folder / "home"))
         rule = {"layers": ["re:.*(q|k|up|down)_proj"], "keep": 0.5}
