@@ -638,6 +638,14 @@ export interface HealOptions {
   temperature?: number;
   teacher?: string | null;
   /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
   train?: string[];
@@ -650,7 +658,7 @@ export interface HealOptions {
    */
   validation_sequences?: number;
   /**
-   * How often in the run the model is validated, evenly spaced in steps.
+   * How often in the run the model is validated, at most; evenly spaced in steps.
    */
   validations?: number;
   patience?: number | null;
@@ -1554,6 +1562,14 @@ export interface PlanHeal {
   temperature?: number;
   teacher?: string | null;
   /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
   train?: string[];
@@ -1566,7 +1582,7 @@ export interface PlanHeal {
    */
   validation_sequences?: number;
   /**
-   * How often in the run the model is validated, evenly spaced in steps.
+   * How often in the run the model is validated, at most; evenly spaced in steps.
    */
   validations?: number;
   patience?: number | null;
@@ -1655,6 +1671,14 @@ export interface PlanHeal1 {
   temperature?: number;
   teacher?: string | null;
   /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
   train?: string[];
@@ -1667,7 +1691,7 @@ export interface PlanHeal1 {
    */
   validation_sequences?: number;
   /**
-   * How often in the run the model is validated, evenly spaced in steps.
+   * How often in the run the model is validated, at most; evenly spaced in steps.
    */
   validations?: number;
   patience?: number | null;
