@@ -236,7 +236,7 @@ def test_steps_tell_the_memory_of_each_device(heal_run: Callable[..., Path]) -> 
 
 
 def test_a_run_that_diverges_at_once_makes_nothing_and_says_what_to_change(heal_run: Callable[..., Path], tmp_path: Path) -> None:
-    told = fail(heal_run(learning_rate=1e6, clip=1e9, tokens=40 * 128))
+    told = fail(heal_run(learning_rate=1e30, clip=1e9, tokens=40 * 128))
     assert "--learning-rate" in told and "step" in told
     assert not (tmp_path / "run-out").exists()
 
