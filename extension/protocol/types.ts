@@ -1,5 +1,6 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan;
+export type HostMessage =
+  HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostTensors | HostTensorFacts;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -859,6 +860,112 @@ export interface PlanResult {
    */
   exchange: ExchangePoint[];
 }
+export interface HostTensors {
+  type: 'tensors';
+  file: TensorFile;
+  /**
+   * A tensor to choose; null leaves it to the view.
+   */
+  choose: string | null;
+}
+/**
+ * A safetensors file, by its header alone.
+ */
+export interface TensorFile {
+  name: string;
+  /**
+   * Of the whole file.
+   */
+  bytes: number;
+  header_bytes: number;
+  /**
+   * Free text of whoever wrote the file.
+   */
+  metadata: {
+    [k: string]: string;
+  };
+  tensors: TensorInfo[];
+}
+export interface TensorInfo {
+  name: string;
+  shape: number[];
+  dtype: string;
+  parameters: number;
+  bytes: number;
+}
+/**
+ * What was computed of a tensor, or why it could not be.
+ */
+export interface HostTensorFacts {
+  type: 'tensorFacts';
+  name: string;
+  facts?: TensorFacts | null;
+  spectrum?: TensorSpectrum | null;
+  problem?: string | null;
+}
+/**
+ * `tensor FILE NAME --json`. Figures are of the finite values; null where there are none.
+ */
+export interface TensorFacts {
+  name: string;
+  dtype: string;
+  shape: number[];
+  count: number;
+  nan: number;
+  infinite: number;
+  zeros: number;
+  minimum: number | null;
+  maximum: number | null;
+  mean: number | null;
+  /**
+   * Standard deviation.
+   */
+  deviation: number | null;
+  /**
+   * Frobenius norm.
+   */
+  norm: number | null;
+  /**
+   * Where the first bin of the histogram begins.
+   */
+  low: number;
+  /**
+   * Where the last one ends.
+   */
+  high: number;
+  /**
+   * Values in each of the equal bins.
+   */
+  histogram: number[];
+}
+/**
+ * `tensor FILE NAME --spectrum --json`: of the tensor as a matrix [first axis, all others].
+ */
+export interface TensorSpectrum {
+  name: string;
+  rows: number;
+  columns: number;
+  /**
+   * Singular values, the largest first.
+   */
+  values: number[];
+  marks: SpectrumMark[];
+}
+/**
+ * What low rank at that size would keep of a matrix.
+ */
+export interface SpectrumMark {
+  /**
+   * Part of the parameters.
+   */
+  keep: number;
+  chi: number;
+  parameters: number;
+  /**
+   * Of the best approximation of that rank, in the Frobenius norm.
+   */
+  relative_error: number;
+}
 /**
  * `inspect MODEL --json`.
  */
@@ -872,13 +979,6 @@ export interface Inspection {
    * Embedding, norms, head and whatever else is not a layer of a block.
    */
   other: TensorInfo[];
-}
-export interface TensorInfo {
-  name: string;
-  shape: number[];
-  dtype: string;
-  parameters: number;
-  bytes: number;
 }
 export interface LayerEvent {
   /**
@@ -1478,7 +1578,9 @@ export interface WebviewRequest {
     | 'cancelRun'
     | 'showRun'
     | 'saveFile'
-    | 'copyText';
+    | 'copyText'
+    | 'tensorFacts'
+    | 'tensorSpectrum';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, WebviewRequest, HostMessage } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, TensorFacts, TensorSpectrum, WebviewRequest, HostMessage } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -16,5 +16,7 @@ export const isPlanFile: Validator<PlanFile>;
 export const isPlanResult: Validator<PlanResult>;
 export const isInspection: Validator<Inspection>;
 export const isDoctor: Validator<Doctor>;
+export const isTensorFacts: Validator<TensorFacts>;
+export const isTensorSpectrum: Validator<TensorSpectrum>;
 export const isWebviewRequest: Validator<WebviewRequest>;
 export const isHostMessage: Validator<HostMessage>;

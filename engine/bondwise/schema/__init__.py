@@ -10,7 +10,17 @@ from typing import Any, Literal
 
 from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Sites, Strict
 from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
-from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
+from bondwise.schema.command_line import (
+    BlockInfo,
+    Doctor,
+    Inspection,
+    LayerInfo,
+    Problem,
+    SpectrumMark,
+    TensorFacts,
+    TensorInfo,
+    TensorSpectrum,
+)
 from bondwise.schema.messages import (
     CompareData,
     CompareSide,
@@ -22,6 +32,9 @@ from bondwise.schema.messages import (
     HostReply,
     HostSelection,
     HostSensitivity,
+    HostTensorFacts,
+    HostTensors,
+    TensorFile,
     WebviewRequest,
 )
 from bondwise.schema.plan import Budget, ExchangePoint, PlanFile, PlanResult
@@ -126,6 +139,8 @@ __all__ = [
     "HostReply",
     "HostSelection",
     "HostSensitivity",
+    "HostTensorFacts",
+    "HostTensors",
     "Inspection",
     "LayerEvent",
     "LayerFigures",
@@ -163,9 +178,13 @@ __all__ = [
     "SampleModelResult",
     "Sensitivity",
     "Sites",
+    "SpectrumMark",
     "StartedEvent",
     "Strict",
+    "TensorFacts",
+    "TensorFile",
     "TensorInfo",
+    "TensorSpectrum",
     "TensorizeOptions",
     "TensorizeRequest",
     "TensorizeResult",
@@ -189,6 +208,8 @@ ROOTS: dict[str, Any] = {
     "PlanResult": PlanResult,
     "Inspection": Inspection,
     "Doctor": Doctor,
+    "TensorFacts": TensorFacts,
+    "TensorSpectrum": TensorSpectrum,
     "WebviewRequest": WebviewRequest,
     "HostMessage": HostMessage,
 }
