@@ -21,6 +21,7 @@ import { TensorsEditors } from './panels/tensors.ts';
 import { storedExclusions } from './profile/exclusions.ts';
 import { messageOf } from './runs/files.ts';
 import { RunStore } from './runs/store.ts';
+import { languageModelTools } from './tools/index.ts';
 import { stateDecorations } from './views/decorations.ts';
 import { ModelList } from './views/modelList.ts';
 import type { TreeNode } from './views/modelNodes.ts';
@@ -104,6 +105,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       checkEngine: () => engine.check(),
       setUpEngine: () => engine.setUp(),
     }),
+    languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
   return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans, tensors };

@@ -1054,6 +1054,20 @@ export interface Predicted1 {
   perplexity_low?: number | null;
   perplexity_high?: number | null;
 }
+export interface ListLayersInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all.
+   */
+  layers?: string[];
+}
+/**
+ * Nothing is asked for.
+ */
+export interface ListModelsInput {}
 /**
  * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
  */
@@ -1307,6 +1321,24 @@ export interface EvaluateOptions2 {
    */
   sample_tokens?: number;
 }
+export interface PlanInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
+   */
+  budget: string;
+  /**
+   * Layers that stay dense. Empty: as proposed (first block, down projections).
+   */
+  exclude?: string[];
+  /**
+   * Of the plan file, without its ending. Empty: as proposed.
+   */
+  name?: string;
+}
 /**
  * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
  */
@@ -1318,6 +1350,16 @@ export interface ProfileEvent {
   time: string;
   type: 'profile';
   profile: Sensitivity;
+}
+export interface ProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Measure the whole model with one layer compressed at a time, which takes longer.
+   */
+  measured?: boolean;
 }
 /**
  * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
@@ -1412,6 +1454,16 @@ export interface ProfileResult {
   correlation?: number | null;
   seconds: number;
 }
+export interface ReadProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How many layers to name, the most sensitive first.
+   */
+  most?: number;
+}
 /**
  * A process took the run up: at the start and again at each resume.
  */
@@ -1448,6 +1500,12 @@ export interface WarningEvent {
   time: string;
   type: 'warning';
   message: string;
+}
+export interface RunPlanInput {
+  /**
+   * Path of the plan file, NAME.bondwise.json.
+   */
+  plan: string;
 }
 export interface TensorizeRequest {
   version?: 1;
@@ -1560,6 +1618,40 @@ export interface SampleModelResult {
   output: string;
   evaluation: Evaluation;
   seconds: number;
+}
+export interface RunStatusInput {
+  /**
+   * A run by its id. Empty: the latest runs.
+   */
+  run?: string;
+}
+export interface TensorizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Layers by exact name, glob (*.mlp.up_proj) or regular expression (re:layers\.[4-9]\..*).
+   *
+   * @minItems 1
+   */
+  layers: [string, ...string[]];
+  /**
+   * What a layer keeps: a share of its parameters such as 50%, or a bond dimension such as 64.
+   */
+  size: string;
+  /**
+   * fisher loses least as a rule; plain needs no calibration text and loses most.
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
 }
 /**
  * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
