@@ -5,6 +5,7 @@ import { EngineCommands } from './commands/engine.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
+import { planTasks } from './commands/planTasks.ts';
 import { register } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
@@ -105,6 +106,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       checkEngine: () => engine.check(),
       setUpEngine: () => engine.setUp(),
     }),
+    planTasks(engine),
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdir, rm } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
@@ -100,4 +100,15 @@ describe('the tools for language models', () => {
     assert.ok(runs.some(({ id, state, problem }) => id === started.run && (state === 'done' || (problem ?? '') !== '')));
     assert.ok((await readdir(workspaceFolder())).every(entry => !entry.startsWith('.new-')));
   }).timeout(90_000);
+
+  it('and plans are tasks, which the engine does in a terminal', async () => {
+    const plan = path.join(workspaceFolder(), 'tiny-tools.bondwise.json');
+    await writeFile(plan, JSON.stringify({ version: 1, model: 'tiny-tools', output: 'tiny-task', tensorize: [{ layers: ['*.up_proj'], chi: 4 }] }));
+    const [task] = (await vscode.tasks.fetchTasks({ type: 'bondwise' })).filter(({ definition }) => definition.plan === 'tiny-tools.bondwise.json');
+    await rm(plan);
+    const execution = task?.execution;
+    assert.ok(execution instanceof vscode.ProcessExecution);
+    assert.deepEqual(execution.args.slice(-4), ['-m', 'bondwise', 'run', plan]);
+    assert.ok(execution.options?.env?.PYTHONPATH?.includes('engine'));
+  });
 });
