@@ -6,8 +6,8 @@ sections of that text (`same`), on captions and how-to texts (HellaSwag) and on 
 multiple of the original model's.
 
 BONDWISE_BENCH_KEEPS, _ALL_KEEPS and _WAYS choose some rows; BONDWISE_BENCH_CALIBRATION (a file, `builtin`, `self`), _SEQUENCES, _LENGTH and
-_SEED make others. With BONDWISE_BENCH_ROWS=FILE, rows that this file has are not made again, and those that are made are added to it; what the
-calibration text says is kept under BONDWISE_HOME as any run keeps it.
+_SEED make others. With BONDWISE_BENCH_ROWS=FILE, rows that this file has are not made again, and those that are made are added to it;
+what the calibration text says is kept under BONDWISE_HOME as any run keeps it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -130,27 +131,30 @@ class Bench:
         else:
             self.text = token_sequences(tokenizer, CALIBRATION, "calibration", length=LENGTH, sequences=SEQUENCES, seed=SEED)
         started = time.perf_counter()
-        self.collected = self._collect()
-        self.moments = {name: shrunk(found) for name, found in self.collected.items()}
+        self.moments, self.raw = self._collect()
         self.calibration_s = time.perf_counter() - started
         self._tables: dict[str, list[tuple[int, int, float]]] = {}
 
-    def _collect(self) -> dict[str, Moments]:
-        checkpoint = open_checkpoint(MODEL)
-        store = MomentStore(store_key(checkpoint, fingerprint(self.text), SEED, "cpu", lambda: None), print)
-        kept = {layer.name: store.read(layer, gradients=True, directions=False, device="cpu") for layer in self.map.layers}
-        found = {name: moments for name, moments in kept.items() if moments is not None}
-        if len(found) < len(kept):
-            found = collect_moments(self.model, self.map.layers, self.text, seed=SEED, **QUIET)
-            store.write(found)
-        return found
+    def _collect(self) -> tuple[dict[str, Moments], dict[str, Moments]]:
+        """The moments of the layers, shrunk; and as they are, where a row asks for those."""
+        store = MomentStore(store_key(open_checkpoint(MODEL), fingerprint(self.text), SEED, "cpu", lambda: None), print)
+        if any(store.read(layer, gradients=True, directions=False, device="cpu") is None for layer in self.map.layers):
+            store.write(collect_moments(self.model, self.map.layers, self.text, seed=SEED, **QUIET))
+        found, raw = dict[str, Moments](), dict[str, Moments]()
+        for layer in self.map.layers:
+            moments = store.read(layer, gradients=True, directions=False, device="cpu")
+            assert moments is not None
+            found[layer.name] = shrunk(moments)
+            if any(way.endswith("-raw") for way in WAYS):
+                raw[layer.name] = replace(moments, half=None)
+        return found, raw
 
     def tables(self, layers: list[Layer]) -> dict[str, list[tuple[int, int, float]]]:
         """Of each layer χ, parameters and the predicted loss."""
         for layer in layers:
             if layer.name not in self._tables:
                 modes = mpo.layer_modes(*layer.shape, "low-rank")
-                found = curve(layer.name, self.dense[layer.name], self.collected[layer.name], *modes)
+                found = curve(layer.name, self.dense[layer.name], self.moments[layer.name], *modes)
                 self._tables[layer.name] = list(zip(found.chi, found.parameters, found.fisher, strict=True))
         return self._tables
 
@@ -189,7 +193,7 @@ class Bench:
         if method == "plain":
             return mpo.decompose(weight, *modes, chi=bonds).cores
         kind, _, raw = method.partition("-")
-        moments = (self.collected if raw else self.moments)[layer.name]
+        moments = (self.raw if raw else self.moments)[layer.name]
         return als.decompose(weight, *modes, moments.inputs, moments.gradients if kind == "fisher" else None, chi=bonds).cores
 
     def _in_sequence(self, bonds: dict[str, tuple[int, ...]], *, refit: bool) -> None:
@@ -241,10 +245,8 @@ class Rows:
     def row(self, what: str, layers: list[Layer], way: str, keep: float) -> Row:
         key = f"{self._of} {what} {keep} {way}"
         if key not in self._kept:
-            self._kept[key] = {
-                **self._made.row(what, layers, way, keep),
-                "calibration": f"{Path(CALIBRATION).name} {len(self._made.text)}, seed {SEED}",
-            }
+            text = f"{Path(CALIBRATION).name}, {len(self._made.text)} sequences, seed {SEED}"
+            self._kept[key] = {**self._made.row(what, layers, way, keep), "calibration": text}
             if self._file is not None:
                 self._file.write_text(json.dumps(self._kept, indent=1))
         return self._kept[key]
