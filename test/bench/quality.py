@@ -140,7 +140,8 @@ class Bench:
         store = MomentStore(store_key(open_checkpoint(MODEL), fingerprint(self.text), SEED, "cpu", lambda: None), print)
         if any(store.read(layer, gradients=True, directions=False, device="cpu") is None for layer in self.map.layers):
             store.write(collect_moments(self.model, self.map.layers, self.text, seed=SEED, **QUIET))
-        found, raw = dict[str, Moments](), dict[str, Moments]()
+        found: dict[str, Moments] = {}
+        raw: dict[str, Moments] = {}
         for layer in self.map.layers:
             moments = store.read(layer, gradients=True, directions=False, device="cpu")
             assert moments is not None
