@@ -244,7 +244,8 @@ def _little_text(short: Sequence[tuple[Layer, int, float]]) -> str:
     loses = f", and loses about {elsewhere:.1f} times as much on other text as on this" if elsewhere > 1 else ""
     return (
         f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs{loses}"
-        f"{f'; {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
+        f"{f'; {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. What it does not show of a layer is taken for "
+        "independent channels. More sequences make the result better."
     )
 
 

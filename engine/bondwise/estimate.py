@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 LAYER_COPIES = 6
 """Float64 copies of a weight that decomposing and checking it hold at most: the weight, the split state and its work space, the cores,
 the product of the rounded cores and the difference."""
-METRIC_COPIES = 4
-"""Float64 copies of the moment of the longer side that a weighted decomposition holds at most: it, with its ridge, and what they make."""
+METRIC_COPIES = 5
+"""Float64 copies of the moment of the longer side that a weighted decomposition holds at most: it, shrunk, with its ridge, and what they
+make."""
 ACTIVATIONS = 2
 """Numbers kept for the backward pass, as a multiple of the inputs and outputs of the layers: norms, gates and attention add to those."""
 SLACK = 256 << 20

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from bondwise import atomic
 from bondwise.checkpoint import Checkpoint, open_checkpoint
 from bondwise.compress import Asked, compress_share
+from bondwise.errors import UserError
 from bondwise.estimate import Needs, check_disk, check_memory, estimate
 from bondwise.loading import load_config, load_tokenizer
 from bondwise.modelmap import map_model
 from bondwise.own_text import written_text
 from bondwise.resolve import check_model, not_smaller, refits, resolve, slower
 from bondwise.schema import EstimateEvent, EvaluateOptions, TensorizeRequest
-from bondwise.text import OWN_TEXT, token_sequences
+from bondwise.text import OWN_TEXT, fingerprint, token_sequences
 from bondwise.told import Told
 from bondwise.trust import code_files
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from bondwise.run import Run
     from bondwise.schema import CalibrationOptions
 
+BEGUN = "begun.json"
+"""Among the resume points: what they are of."""
 CHECK_TOKENS = 32
 """Random tokens put through the written model and through the base architecture with the dense product of the same cores."""
 
@@ -60,7 +65,9 @@ def prepare(run: Run, told: Told) -> Prepared:
     needs = _check_needs(run, source, choices)
     run.check_cancelled()
     if written:
-        ids = written_text(run, source, options.calibration, told.warn)
+        ids = written_text(run, source, options.calibration, told.warn, fits=needs.reading.way == "whole")
+    if run.ranks.rank == 0:
+        _check_as_begun(run, source, ids)
     return Prepared(source, Asked(model_map, choices, refitted, ids, needs.reading), code, needs, tokenizer)
 
 
@@ -69,6 +76,24 @@ def share(run: Run) -> list[str]:
     told = Told(run)
     prepared = prepare(run, told)
     return compress_share(run, prepared.source, prepared.asked, told)
+
+
+def _check_as_begun(run: Run, source: Checkpoint, ids: Tensor | None) -> None:
+    """Raises UserError where finished layers are of other weights or of another text: half a model of each would be worth nothing."""
+    weights = {shard.name: [shard.path.stat().st_size, shard.path.stat().st_mtime_ns] for shard in source.shards}
+    now: dict[str, Any] = {"model": source.fingerprint(), "weights": weights, "text": "" if ids is None else fingerprint(ids)}
+    path = run.checkpoints / BEGUN
+    if not path.exists():
+        atomic.write_json(path, now)
+        return
+    begun = json.loads(path.read_bytes())
+    if begun == now:
+        return
+    changed = "The calibration text" if begun["text"] != now["text"] else f"The model in {source.folder}"
+    raise UserError(
+        f"{changed} was changed since this run was begun, and its finished layers are of what it was.",
+        "Bring back the files as they were, or start a new run.",
+    )
 
 
 def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:

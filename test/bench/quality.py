@@ -6,8 +6,8 @@ sections of that text (`same`), on captions and how-to texts (HellaSwag) and on 
 multiple of the original model's.
 
 BONDWISE_BENCH_KEEPS, _ALL_KEEPS and _WAYS choose some rows; BONDWISE_BENCH_CALIBRATION (a file, `builtin`, `self`), _SEQUENCES, _LENGTH and
-_SEED make others. With BONDWISE_BENCH_ROWS=FILE, rows that this file has are not made again, and those that are made are added to it;
-what the calibration text says is kept under BONDWISE_HOME as any run keeps it.
+_SEED make others. With BONDWISE_BENCH_ROWS=FOLDER, rows that are there are not made again, and those that are made are added; what the
+calibration text says is kept under BONDWISE_HOME as any run keeps it.
 """
 
 from __future__ import annotations
@@ -123,8 +123,7 @@ class Bench:
         }
         self.model = load_model(MODEL)
         self.dense = {layer.name: self._weight(layer).clone() for layer in self.map.layers}
-        # In half precision: 1.2 GB for 24 sequences.
-        self.said = {name: [self._log_probs(sequence).half() for sequence in ids] for name, ids in self.measured.items()}
+        self.said = {name: self._original(ids) for name, ids in self.measured.items()}
         self.original = self._figures()
         if CALIBRATION == "self":
             self.text = write_text(self.model, tokenizer, length=LENGTH, sequences=SEQUENCES, seed=SEED, **QUIET)
@@ -164,6 +163,16 @@ class Bench:
 
     def _log_probs(self, sequence: Tensor) -> Tensor:
         return cast("Any", self.model)(input_ids=sequence[None], use_cache=False).logits[0].float().log_softmax(-1)
+
+    def _original(self, ids: Tensor) -> list[Tensor]:
+        """What the original says of sequences, in half precision: 50 MB each."""
+        kept = Path(ROWS) / f"original-{fingerprint(ids)[:16]}.pt" if ROWS else None
+        if kept is not None and kept.exists():
+            return torch.load(kept, mmap=True)
+        said = [self._log_probs(sequence).half() for sequence in ids]
+        if kept is not None:
+            torch.save(said, kept)
+        return said
 
     def _figures(self) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -234,13 +243,13 @@ class Bench:
 
 
 class Rows:
-    """Those of the file ROWS that were measured with these texts, and those that are made now."""
+    """Those of the folder ROWS that were measured with these texts, and those that are made now."""
 
     def __init__(self, made: Bench) -> None:
         self._made = made
         measured = {name: fingerprint(ids) for name, ids in made.measured.items()}
         self._of = json.dumps([fingerprint(made.text), SEED, measured])
-        self._file = Path(ROWS) if ROWS else None
+        self._file = Path(ROWS) / "rows.json" if ROWS else None
         self._kept: dict[str, Row] = json.loads(self._file.read_text()) if self._file is not None and self._file.exists() else {}
 
     def row(self, what: str, layers: list[Layer], way: str, keep: float) -> Row:
