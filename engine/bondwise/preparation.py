@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bondwise import atomic
+from bondwise.calibration_text import CalibrationText
 from bondwise.checkpoint import Checkpoint, open_checkpoint
 from bondwise.compress import Asked, compress_share
 from bondwise.errors import UserError
@@ -16,7 +17,7 @@ from bondwise.modelmap import map_model
 from bondwise.own_text import written_text
 from bondwise.resolve import check_model, not_smaller, refits, resolve, slower
 from bondwise.schema import EstimateEvent, EvaluateOptions, TensorizeRequest
-from bondwise.text import OWN_TEXT, fingerprint, token_sequences
+from bondwise.text import fingerprint, token_sequences
 from bondwise.told import Told
 from bondwise.trust import code_files
 
@@ -60,12 +61,11 @@ def prepare(run: Run, told: Told) -> Prepared:
     check_model(source, choices, allow_code=request.allow_code)
     tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
     calibrated = any(choice.method != "plain" for choice in choices)
-    written = calibrated and options.calibration.data == OWN_TEXT
-    ids = _calibration_text(run, folder, options.calibration) if calibrated and not written else None
+    text = _calibration_text(run, folder, options.calibration) if calibrated else None
     needs = _check_needs(run, source, choices)
     run.check_cancelled()
-    if written:
-        ids = written_text(run, source, options.calibration, told.warn, fits=needs.reading.way == "whole")
+    fits = needs.reading.way == "whole"
+    ids = None if text is None else text.ids(lambda own: written_text(run, source, own, told.warn, fits=fits))
     if run.ranks.rank == 0:
         _check_as_begun(run, source, ids)
     return Prepared(source, Asked(model_map, choices, refitted, ids, needs.reading), code, needs, tokenizer)
@@ -103,12 +103,9 @@ def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedT
     return tokenizer
 
 
-def _calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> Tensor:
-    """Token ids [sequences, length] int64. Raises UserError where the text is too short."""
-    tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
-    return token_sequences(
-        tokenizer, options.data, "calibration", length=options.length, sequences=options.sequences, seed=run.request.seed
-    )
+def _calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> CalibrationText:
+    """Raises UserError where a text cannot be read or is too short."""
+    return CalibrationText(load_tokenizer(folder, allow_code=run.request.allow_code), options, run.request.seed)
 
 
 def _check_needs(run: Run, source: Checkpoint, choices: list[Choice]) -> Needs:

@@ -216,27 +216,31 @@ class Bench:
 
         walk_and_update(Walk(WholeModel(self.model, self.map.container), self.text), self.map.layers, {*bonds, *downs}, make, **QUIET)
 
-    def compress(self, layers: list[Layer], way: str, keep: float) -> None:
+    def compress(self, layers: list[Layer], way: str, keep: float) -> float | None:
+        """Gives the model's layers other weights; what that is predicted to cost, nats per token, where sizes are chosen by it."""
         method, _, number = way.partition("/")
         if method.partition("-")[0] in ("plain", "input", "fisher"):
             sites: Sites = int(number) if number else "low-rank"
             self._alone(layers, uniform(layers, keep, sites), method, sites)
-            return
-        bonds = {name: (chi,) for name, chi in allocated(layers, self.tables(layers), keep).items()}
+            return None
+        tables = self.tables(layers)
+        bonds = {name: (chi,) for name, chi in allocated(layers, tables, keep).items()}
         if way == "allocated":
             self._alone(layers, bonds, "fisher")
         else:
             self._in_sequence(bonds, refit=way == "refit")
+        return math.fsum(loss for name, (chosen,) in bonds.items() for chi, _, loss in tables[name] if chi == chosen)
 
     def row(self, what: str, layers: list[Layer], way: str, keep: float) -> Row:
         self.restore()
         started = time.perf_counter()
-        self.compress(layers, way, keep)
+        predicted = self.compress(layers, way, keep)
         seconds = time.perf_counter() - started
         figures = self._figures()
         times = {f"{name}_times": figures[f"{name}_perplexity"] / self.original[f"{name}_perplexity"] for name in self.measured}
         row: Row = {"layers": what, "keep": keep, "way": way}
         row |= {name: round(value, 3) for name, value in {**figures, **times}.items()}
+        row["predicted"] = "" if predicted is None else round(predicted, 3)
         row["compress_s"] = round(seconds)
         print(f"quality {row}", file=sys.stderr, flush=True)
         return row
@@ -271,6 +275,7 @@ def bench() -> list[Row]:
         "way": f"original; calibration {made.calibration_s:.0f} s",
         **{name: round(value, 3) for name, value in made.original.items()},
         **{f"{name}_times": 1.0 for name in made.measured},
+        "predicted": "",
         "compress_s": 0,
         "calibration": "",
     }
