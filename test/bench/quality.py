@@ -124,7 +124,7 @@ class Bench:
         self.model = load_model(MODEL)
         self.dense = {layer.name: self._weight(layer).clone() for layer in self.map.layers}
         self.said = {name: self._original(ids) for name, ids in self.measured.items()}
-        self.original = self._figures()
+        self.original = self._figures(original=True)
         if CALIBRATION == "self":
             self.text = write_text(self.model, tokenizer, length=LENGTH, sequences=SEQUENCES, seed=SEED, **QUIET)
         else:
@@ -174,15 +174,17 @@ class Bench:
             torch.save(said, kept)
         return said
 
-    def _figures(self) -> dict[str, float]:
+    def _figures(self, *, original: bool = False) -> dict[str, float]:
+        """Of the model as it is now, or of the original."""
         found: dict[str, float] = {}
         for name, ids in self.measured.items():
             losses, kl, agreed = list[float](), list[float](), list[float]()
             for sequence, said in zip(ids, self.said[name], strict=True):
-                original, now = said.float(), self._log_probs(sequence)
+                before = said.float()
+                now = before if original else self._log_probs(sequence)
                 losses.append(-float(now[:-1].gather(1, sequence[1:, None]).mean()))
-                kl.append(float((original.exp() * (original - now)).sum(-1).mean()))
-                agreed.append(float((original.argmax(-1) == now.argmax(-1)).float().mean()))
+                kl.append(float((before.exp() * (before - now)).sum(-1).mean()))
+                agreed.append(float((before.argmax(-1) == now.argmax(-1)).float().mean()))
             found[f"{name}_perplexity"] = math.exp(statistics.fmean(losses))
             found[f"{name}_kl"], found[f"{name}_agreement"] = statistics.fmean(kl), statistics.fmean(agreed)
         return found
