@@ -58,6 +58,20 @@ def _inspect(parsed: Arguments) -> int:
     return 0
 
 
+def _tensor(parsed: Arguments) -> int:
+    from bondwise.summary import spectrum_text, tensor_text
+    from bondwise.tensor_facts import find_tensor, tensor_facts, tensor_spectrum
+
+    entry = find_tensor(Path(_absolute(parsed.file)), parsed.name)
+    if parsed.spectrum:
+        spectrum = tensor_spectrum(entry)
+        show(json.dumps(spectrum.model_dump()) if parsed.json else spectrum_text(spectrum))
+    else:
+        facts = tensor_facts(entry)
+        show(json.dumps(facts.model_dump()) if parsed.json else tensor_text(facts))
+    return 0
+
+
 def _tensorize(parsed: Arguments) -> int:
     rule: dict[str, Any] = {"layers": parsed.layers, "exclude": parsed.exclude, "sites": parsed.sites, "method": parsed.method}
     size = next((name, value) for name in ("chi", "keep", "error") if (value := getattr(parsed, name)) is not None)
@@ -244,6 +258,11 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = add("inspect", _inspect, "Show the blocks and layers of a model, from headers alone.", answers)
     inspect.add_argument("model", metavar="MODEL", help="a model folder, original or compressed")
+
+    tensor = add("tensor", _tensor, "Show what one tensor of a safetensors file holds.", answers)
+    tensor.add_argument("file", metavar="FILE", help="a .safetensors file")
+    tensor.add_argument("name", metavar="NAME", help="a tensor's name")
+    tensor.add_argument("--spectrum", action="store_true", help="its singular values, and what low rank would keep")
 
     tensorize = add("tensorize", _tensorize, "Replace layers by matrix product operators and write a smaller model.", works)
     tensorize.add_argument("model", metavar="MODEL")

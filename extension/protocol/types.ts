@@ -1,5 +1,6 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan;
+export type HostMessage =
+  HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostTensors | HostTensorFacts;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -863,6 +864,112 @@ export interface PlanResult {
    */
   exchange: ExchangePoint[];
 }
+export interface HostTensors {
+  type: 'tensors';
+  file: TensorFile;
+  /**
+   * A tensor to choose; null leaves it to the view.
+   */
+  choose: string | null;
+}
+/**
+ * A safetensors file, by its header alone.
+ */
+export interface TensorFile {
+  name: string;
+  /**
+   * Of the whole file.
+   */
+  bytes: number;
+  header_bytes: number;
+  /**
+   * Free text of whoever wrote the file.
+   */
+  metadata: {
+    [k: string]: string;
+  };
+  tensors: TensorInfo[];
+}
+export interface TensorInfo {
+  name: string;
+  shape: number[];
+  dtype: string;
+  parameters: number;
+  bytes: number;
+}
+/**
+ * What was computed of a tensor, or why it could not be.
+ */
+export interface HostTensorFacts {
+  type: 'tensorFacts';
+  name: string;
+  facts?: TensorFacts | null;
+  spectrum?: TensorSpectrum | null;
+  problem?: string | null;
+}
+/**
+ * `tensor FILE NAME --json`. Figures are of the finite values; null where there are none.
+ */
+export interface TensorFacts {
+  name: string;
+  dtype: string;
+  shape: number[];
+  count: number;
+  nan: number;
+  infinite: number;
+  zeros: number;
+  minimum: number | null;
+  maximum: number | null;
+  mean: number | null;
+  /**
+   * Standard deviation.
+   */
+  deviation: number | null;
+  /**
+   * Frobenius norm.
+   */
+  norm: number | null;
+  /**
+   * Where the first bin of the histogram begins.
+   */
+  low: number;
+  /**
+   * Where the last one ends.
+   */
+  high: number;
+  /**
+   * Values in each of the equal bins.
+   */
+  histogram: number[];
+}
+/**
+ * `tensor FILE NAME --spectrum --json`: of the tensor as a matrix [first axis, all others].
+ */
+export interface TensorSpectrum {
+  name: string;
+  rows: number;
+  columns: number;
+  /**
+   * Singular values, the largest first.
+   */
+  values: number[];
+  marks: SpectrumMark[];
+}
+/**
+ * What low rank at that size would keep of a matrix.
+ */
+export interface SpectrumMark {
+  /**
+   * Part of the parameters.
+   */
+  keep: number;
+  chi: number;
+  parameters: number;
+  /**
+   * Of the best approximation of that rank, in the Frobenius norm.
+   */
+  relative_error: number;
+}
 /**
  * `inspect MODEL --json`.
  */
@@ -876,13 +983,6 @@ export interface Inspection {
    * Embedding, norms, head and whatever else is not a layer of a block.
    */
   other: TensorInfo[];
-}
-export interface TensorInfo {
-  name: string;
-  shape: number[];
-  dtype: string;
-  parameters: number;
-  bytes: number;
 }
 export interface LayerEvent {
   /**
@@ -958,6 +1058,20 @@ export interface Predicted1 {
   perplexity_low?: number | null;
   perplexity_high?: number | null;
 }
+export interface ListLayersInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all.
+   */
+  layers?: string[];
+}
+/**
+ * Nothing is asked for.
+ */
+export interface ListModelsInput {}
 /**
  * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
  */
@@ -1215,6 +1329,24 @@ export interface EvaluateOptions2 {
    */
   sample_tokens?: number;
 }
+export interface PlanInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
+   */
+  budget: string;
+  /**
+   * Layers that stay dense. Empty: as proposed (first block, down projections).
+   */
+  exclude?: string[];
+  /**
+   * Of the plan file, without its ending. Empty: as proposed.
+   */
+  name?: string;
+}
 /**
  * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
  */
@@ -1226,6 +1358,16 @@ export interface ProfileEvent {
   time: string;
   type: 'profile';
   profile: Sensitivity;
+}
+export interface ProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Measure the whole model with one layer compressed at a time, which takes longer.
+   */
+  measured?: boolean;
 }
 /**
  * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
@@ -1320,6 +1462,16 @@ export interface ProfileResult {
   correlation?: number | null;
   seconds: number;
 }
+export interface ReadProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How many layers to name, the most sensitive first.
+   */
+  most?: number;
+}
 /**
  * A process took the run up: at the start and again at each resume.
  */
@@ -1356,6 +1508,12 @@ export interface WarningEvent {
   time: string;
   type: 'warning';
   message: string;
+}
+export interface RunPlanInput {
+  /**
+   * Path of the plan file, NAME.bondwise.json.
+   */
+  plan: string;
 }
 export interface TensorizeRequest {
   version?: 1;
@@ -1473,6 +1631,40 @@ export interface SampleModelResult {
   evaluation: Evaluation;
   seconds: number;
 }
+export interface RunStatusInput {
+  /**
+   * A run by its id. Empty: the latest runs.
+   */
+  run?: string;
+}
+export interface TensorizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Layers by exact name, glob (*.mlp.up_proj) or regular expression (re:layers\.[4-9]\..*).
+   *
+   * @minItems 1
+   */
+  layers: [string, ...string[]];
+  /**
+   * What a layer keeps: a share of its parameters such as 50%, or a bond dimension such as 64.
+   */
+  size: string;
+  /**
+   * fisher loses least as a rule; plain needs no calibration text and loses most.
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
+}
 /**
  * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
  */
@@ -1490,7 +1682,9 @@ export interface WebviewRequest {
     | 'cancelRun'
     | 'showRun'
     | 'saveFile'
-    | 'copyText';
+    | 'copyText'
+    | 'tensorFacts'
+    | 'tensorSpectrum';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

@@ -103,7 +103,7 @@ export class SensitivityView {
     });
   }
 
-  take(message: Exclude<HostMessage, { type: 'reply' | 'compare' }>): void {
+  take(message: Exclude<HostMessage, { type: 'reply' }>): void {
     switch (message.type) {
       case 'sensitivity':
         this.#fold = new ProfileFold();
@@ -122,6 +122,8 @@ export class SensitivityView {
       case 'plan':
         this.#plan = message;
         break;
+      default:
+        return; // another panel's
     }
     this.#update();
   }

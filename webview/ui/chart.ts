@@ -43,8 +43,8 @@ export interface PlotLine {
   readonly colour: string;
   /** Undefined where it would tell nothing: then a predicted line has no marks at all. */
   readonly shape: Shape | undefined;
-  /** Measured: a mark at each point. Predicted: a dashed line with few marks. */
-  readonly kind: 'measured' | 'predicted' | 'point';
+  /** Measured: a mark at each point. Predicted: a dashed line with few marks. Trend: a line of many points, without marks. */
+  readonly kind: 'measured' | 'predicted' | 'point' | 'trend';
   readonly points: readonly PlotPoint[];
 }
 
@@ -178,7 +178,7 @@ function dataset({ label, colour, shape, kind, points }: PlotLine, theme: Theme)
     pointBorderColor: kind === 'point' ? theme.background : colour,
     pointStyle: points.map(({ cut }) => (cut ? ('triangle' as const) : (shape ?? ('circle' as const)))),
     pointRotation: points.map(({ cut }) => (cut ? 180 : 0)),
-    pointRadius: points.map((_, index) => (isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
+    pointRadius: points.map((_, index) => (kind === 'trend' && points.length > 1 ? 0 : isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
     pointHoverRadius: radius + 1,
     borderWidth: 1.5,
     borderDash: isSolid ? [] : [5, 3],
