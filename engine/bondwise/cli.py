@@ -77,7 +77,7 @@ def _tensorize(parsed: Arguments) -> int:
     size = next((name, value) for name in ("chi", "keep", "error") if (value := getattr(parsed, name)) is not None)
     rule[size[0]] = size[1]
     evaluate = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
-    calibration = {name: value for name, value in (("data", _data(parsed.calibration or "")), ("sequences", parsed.sequences)) if value}
+    calibration = _calibration(parsed)
     if calibration and parsed.method == "plain":
         raise UserError("Method plain uses no calibration text.", "Leave out --calibration and --sequences, or choose --method fisher.")
     options: dict[str, Any] = {"tensorize": [rule], "output": _absolute(parsed.output), "evaluate": evaluate}
@@ -85,6 +85,14 @@ def _tensorize(parsed: Arguments) -> int:
     options |= {"refit": parsed.refit} if parsed.refit else {}
     shown = f"χ {size[1]}" if size[0] == "chi" else f"{size[0]} {size[1]:.4g}"
     return _work(parsed, "tensorize", f"Tensorize {_name(parsed.model)}: {', '.join(parsed.layers)} ({shown})", options)
+
+
+def _calibration(parsed: Arguments) -> dict[str, Any]:
+    texts = [(_data(data), weight) for data, weight in parsed.calibration or []]
+    found: dict[str, Any] = {"data": texts[0][0]} if texts else {}
+    if len(texts) > 1:
+        found["also"] = [{"data": data, "weight": weight / texts[0][1]} for data, weight in texts[1:]]
+    return found | ({"sequences": parsed.sequences} if parsed.sequences else {})
 
 
 def _perplexity(parsed: Arguments) -> int:
@@ -266,7 +274,13 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--error", metavar="E", type=error, help="relative error of each layer to stay below: 0.1 or 10%%")
     tensorize.add_argument("--sites", type=sites, default="low-rank", help="2 to 5, or low-rank (default)")
     _add_method(tensorize)
-    tensorize.add_argument("--calibration", metavar="DATA", help="text for all methods but plain: a file, a hub data set, builtin or self")
+    tensorize.add_argument(
+        "--calibration",
+        metavar="DATA[=WEIGHT]",
+        action="append",
+        type=weighted,
+        help="text for all methods but plain: a file, a hub data set, builtin or self; several by turns",
+    )
     tensorize.add_argument("--sequences", metavar="N", type=at_least(1), help="of 512 tokens, of that text (default 16)")
     tensorize.add_argument(
         "--refit", metavar="PATTERN", action="append", default=[], help="dense layers to fit anew beside those of method sequential"

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from bondwise import atomic
-from bondwise.calibrate import Half, Moments
+from bondwise.moments import Half, Moments
 from bondwise.queue import bondwise_home
 from bondwise.trust import code_files
 from bondwise.writing import free_bytes

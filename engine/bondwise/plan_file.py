@@ -93,9 +93,14 @@ def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
         options["refit"] = plan.refit
     for key, text in (("calibration", plan.calibration), ("evaluate", plan.evaluate)):
         if text is not None:
-            is_file = text.data.endswith((".txt", ".jsonl"))
-            options[key] = {**text.model_dump(), "data": _absolute(text.data, folder) if is_file else text.data}
+            options[key] = _with_files(text.model_dump(), folder)
     return _absolute(plan.model, folder), options
+
+
+def _with_files(text: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A text as options, and those beside it, with absolute files."""
+    found = text | {"data": _absolute(text["data"], folder)} if text["data"].endswith((".txt", ".jsonl")) else text
+    return found | ({"also": [_with_files(one, folder) for one in text["also"]]} if "also" in text else {})
 
 
 def _absolute(path: str, folder: Path) -> str:

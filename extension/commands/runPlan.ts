@@ -90,19 +90,26 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
 }
 
 /**
- * A section of a plan that names a text, which is absolute then; null where the plan has no such section.
+ * A section of a plan that names a text, or several, whose files are absolute then; null where the plan has no such section.
  * @throws PlanError for a file that is not there.
  */
 async function withText<K extends 'evaluate' | 'calibration'>(plan: Plan, key: K, at: (relative: string) => string): Promise<NonNullable<PlanFile[K]> | null> {
   const section = plan.file[key];
-  if (!section?.data || !/\.(txt|jsonl)$/.test(section.data)) {
-    return section ?? null;
+  if (!section) {
+    return null;
   }
-  const data = at(section.data);
-  await access(data).catch(() => {
-    throw plan.error([key, 'data'], vscode.l10n.t('there is no file {0}.', data), vscode.l10n.t('Name a text, or “builtin”.'));
-  });
-  return { ...section, data };
+  const found = async <T extends { readonly data?: string }>(text: T, place: readonly (string | number)[]): Promise<T> => {
+    if (!text.data || !/\.(txt|jsonl)$/.test(text.data)) {
+      return text;
+    }
+    const data = at(text.data);
+    await access(data).catch(() => {
+      throw plan.error([...place, 'data'], vscode.l10n.t('there is no file {0}.', data), vscode.l10n.t('Name a text, or “builtin”.'));
+    });
+    return { ...text, data };
+  };
+  const also = 'also' in section ? { also: await Promise.all(section.also.map((text, i) => found(text, [key, 'also', i]))) } : {};
+  return { ...(await found(section, [key])), ...also };
 }
 
 /** What the rules match and make of the model, and what was predicted; the plan's output is absolute here. */

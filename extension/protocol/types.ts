@@ -105,6 +105,10 @@ export interface CalibrationOptions {
    */
   data?: string;
   /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
    * Tokens in a sequence.
    */
   length?: number;
@@ -112,6 +116,19 @@ export interface CalibrationOptions {
    * More make the result better, for other texts above all, and take longer.
    */
   sequences?: number;
+}
+/**
+ * One source of text, and its share among several.
+ */
+export interface HealData {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data: string;
+  /**
+   * Of the tokens, beside those of the other sources.
+   */
+  weight?: number;
 }
 /**
  * One layer at one size, measured: all else is the original model.
@@ -416,19 +433,6 @@ export interface ExchangePoint {
   loss: number;
   loss_error: number;
   perplexity?: number | null;
-}
-/**
- * One source of text, and its share among several.
- */
-export interface HealData {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
-   */
-  data: string;
-  /**
-   * Of the tokens, beside those of the other sources.
-   */
-  weight?: number;
 }
 /**
  * How long, on what and with which loss the cores of a compressed model are trained.
@@ -1288,6 +1292,10 @@ export interface CalibrationOptions1 {
    */
   data?: string;
   /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
    * Tokens in a sequence.
    */
   length?: number;
@@ -1555,6 +1563,10 @@ export interface CalibrationOptions2 {
    * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
   data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
   /**
    * Tokens in a sequence.
    */

@@ -55,6 +55,13 @@ class EvaluateOptions(Strict):
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
 
 
+class HealData(Strict):
+    """One source of text, and its share among several."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
+    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
+
+
 class CalibrationOptions(Strict):
     """The text that the methods `input` and `fisher` learn from."""
 
@@ -65,6 +72,9 @@ class CalibrationOptions(Strict):
             "model writes itself."
         ),
     ] = "builtin"
+    also: Annotated[
+        list[HealData], Field(description="More texts, whose sequences come by turns with those of `data`, which has the weight 1.")
+    ] = []
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 16
 
@@ -114,13 +124,6 @@ class ProfileOptions(Strict):
         if self.keep and self.chi:
             raise ValueError("give keep or chi, not both")
         return self
-
-
-class HealData(Strict):
-    """One source of text, and its share among several."""
-
-    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
-    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
 
 
 class HealOptions(Strict):
