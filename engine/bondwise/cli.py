@@ -137,24 +137,44 @@ def _plan(parsed: Arguments) -> int:
 
 def _run(parsed: Arguments) -> int:
     from bondwise.foreground import new_run_directory
-    from bondwise.plan_file import read_plan, run_options
+    from bondwise.plan_file import heal_options, read_plan, run_options
     from bondwise.plan_summary import measured_text
     from bondwise.run import RESULT
 
     path = Path(_absolute(parsed.plan))
-    parsed.model, options = run_options(path, read_plan(path))
-    parsed.run = parsed.run or str(new_run_directory("tensorize"))
+    plan = read_plan(path)
+    parsed.model, options = run_options(path, plan)
+    healing = heal_options(path, plan)
+    given, parsed.run = parsed.run, parsed.run or str(new_run_directory("tensorize"))
     status = _work(parsed, "tensorize", f"Run plan {path.name}", options)
     if status == 0 and not parsed.json:
         result = json.loads((Path(_absolute(parsed.run)) / RESULT).read_bytes())
         if (text := measured_text(result)) is not None:
             show(text)
-    return status
+    if status != 0 or healing is None:
+        return status
+    parsed.run = f"{given.rstrip('/')}-heal" if given else str(new_run_directory("heal"))
+    parsed.model = options["output"]
+    return _work(parsed, "heal", f"Run plan {path.name}: heal", healing)
 
 
 def _heal(parsed: Arguments) -> int:
-    given = ("length", "batch", "minutes", "tokens", "epochs", "learning_rate", "distill", "temperature", "save_minutes", "patience")
-    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, "train", "recompute", "validations")}
+    given = (
+        "length",
+        "batch",
+        "minutes",
+        "tokens",
+        "epochs",
+        "learning_rate",
+        "distill",
+        "temperature",
+        "save_minutes",
+        "patience",
+        "teacher_device",
+        "teacher_top",
+    )
+    more = ("train", "recompute", "validations", "save_minutes", "patience")
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, *more)}
     options["data"] = [{"data": _data(data), "weight": weight} for data, weight in parsed.data or []] or None
     options["teacher"] = _absolute(parsed.teacher) if parsed.teacher else None
     options["output"] = _absolute(parsed.output)
@@ -378,6 +398,10 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
     heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
     heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
+    heal.add_argument("--teacher-device", metavar="DEVICE", help="where the original computes (default: where the model does)")
+    heal.add_argument(
+        "--teacher-top", metavar="N", type=at_least(1), help="learn from its N likeliest tokens and keep them on disk for other runs"
+    )
     heal.add_argument("--teacher", metavar="MODEL", help="the original (default: where the compressed folder says it is)")
     heal.add_argument(
         "--train", metavar="PATTERN", action="append", default=[], help="what trains besides the cores: norms, or layers; repeatable"

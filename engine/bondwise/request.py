@@ -67,6 +67,8 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
     if isinstance(request, HealRequest):
         changes["data"] = [of(one) for one in request.options.data]
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}
+    if request.after is not None:
+        update["after"] = absolute(request.after)
     if not isinstance(request, SampleModelRequest):
         update["model"] = absolute(request.model)
     return request.model_copy(update=update)

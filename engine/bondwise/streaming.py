@@ -63,7 +63,7 @@ class WholeModel:
     def __init__(self, model: PreTrainedModel, container: str | None) -> None:
         self.model = model
         self.device = str(model.device)
-        self.path, self.blocks = _block_modules(model, container)
+        self.path, self.blocks = block_modules(model, container)
 
     @contextmanager
     def block(self, index: int) -> Generator[None]:
@@ -166,7 +166,7 @@ class _Lazy:
         return self.read()
 
 
-def _block_modules(model: PreTrainedModel, container: str | None) -> tuple[str, list[torch.nn.Module]]:
+def block_modules(model: PreTrainedModel, container: str | None) -> tuple[str, list[torch.nn.Module]]:
     """The list of blocks in the model and its path there: that of the file, or that with the model's own prefix before it."""
     import torch
 

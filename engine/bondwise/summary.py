@@ -120,7 +120,12 @@ def _healing_text(result: dict[str, Any]) -> str:
     measured = [result.get(role) for role in ("original", "compressed", "healed")]
     if measured[2]:
         rows.append([f"perplexity on {measured[2]['data']}", *("" if one is None else f"{one['perplexity']:.2f}" for one in measured)])
-    ends = {"budget": "as long as asked", "plateau": "until nothing became better", "diverged": "until the loss ran away"}
+    ends = {
+        "budget": "as long as asked",
+        "plateau": "until nothing became better",
+        "diverged": "until the loss ran away",
+        "asked": "until it was asked to stop",
+    }
     return (
         f"{table(rows)}\n\nTrained {result['trained']:,} of {result['parameters']:,} parameters {ends[result['stopped']]}: "
         f"{result['steps']:,} steps, {result['tokens']:,} tokens. The cores are those of step {result['best_step']:,}."

@@ -1,6 +1,16 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
 export type HostMessage =
-  HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostTensors | HostTensorFacts;
+  | HostReply
+  | HostCompare
+  | HostSensitivity
+  | HostCells
+  | HostProfileRun
+  | HostSelection
+  | HostPlan
+  | HostTensors
+  | HostTensorFacts
+  | HostRun
+  | HostHeal;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -181,6 +191,14 @@ export interface CellEvent {
 export interface CompareData {
   original: CompareSide;
   compressed: CompareSide;
+  /**
+   * Where the folder was healed; `compressed` is what it was before that.
+   */
+  healed?: CompareSide | null;
+  /**
+   * The last one.
+   */
+  healing?: HealResult | null;
   predicted?: Predicted | null;
   layers: LayerFigures[];
 }
@@ -220,6 +238,42 @@ export interface Evaluation {
   sample: string;
   kl?: number | null;
   agreement?: number | null;
+}
+/**
+ * Losses are cross entropies on the validation sequences, nats per token.
+ */
+export interface HealResult {
+  kind: 'heal';
+  output: string;
+  /**
+   * What ended the training.
+   */
+  stopped: 'budget' | 'plateau' | 'diverged' | 'asked';
+  /**
+   * The original's; null without distillation.
+   */
+  teacher_loss?: number | null;
+  start_loss: number;
+  best_loss: number;
+  /**
+   * The step whose cores were written; 0: no step was better than the start.
+   */
+  best_step: number;
+  steps: number;
+  tokens: number;
+  trained: number;
+  parameters: number;
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  healed?: Evaluation | null;
+  /**
+   * Largest difference of log-probabilities after reload, against the trained model.
+   */
+  logits_difference: number;
+  /**
+   * Of the process that ended the run.
+   */
+  seconds: number;
 }
 /**
  * What the planner expects of the whole model.
@@ -311,6 +365,18 @@ export interface CurveEvent {
   type: 'curve';
   curve: Curve;
 }
+export interface DeviceInfo {
+  /**
+   * `cpu`, `cuda:N` or `mps`.
+   */
+  device: string;
+  name: string;
+  /**
+   * Free bytes.
+   */
+  memory: number;
+  memory_total: number;
+}
 /**
  * `doctor --json`.
  */
@@ -334,6 +400,14 @@ export interface Doctor {
   memory: number;
   memory_total: number;
   host_memory: number;
+  /**
+   * Processor cores that this process may use.
+   */
+  cores?: number;
+  /**
+   * All GPUs; the CPU where there is none.
+   */
+  devices?: DeviceInfo[];
   /**
    * Free bytes where the current folder lies.
    */
@@ -435,8 +509,110 @@ export interface ExchangePoint {
   perplexity?: number | null;
 }
 /**
- * How long, on what and with which loss the cores of a compressed model are trained.
+ * What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several.
  */
+export interface HealHistory {
+  plan?: HealPlanEvent | null;
+  /**
+   * Steps that one of `steps` stands for.
+   */
+  width?: number;
+  steps?: HealStepEvent[];
+  validations?: HealValidationEvent[];
+}
+/**
+ * Before the first step of a healing, in every process of the run alike.
+ */
+export interface HealPlanEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'heal-plan';
+  plan: HealPlan;
+  prompt: string;
+  /**
+   * The original's, on the validation sequences; null without distillation.
+   */
+  teacher_loss?: number | null;
+  teacher_sample?: string;
+}
+/**
+ * What does not change any more once the training has begun: a resumed run follows the same curve.
+ */
+export interface HealPlan {
+  steps: number;
+  warmup_steps: number;
+  /**
+   * Steps between two validations.
+   */
+  validate_every: number;
+  tokens_per_step: number;
+  /**
+   * Parameters that train.
+   */
+  trained: number;
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  seconds_per_step?: number | null;
+}
+/**
+ * Means over the steps since the event before, of which there are fewer a minute the longer a run goes on. One of the same or a later
+ * step that came before was said by a process that was killed: this one takes its place.
+ */
+export interface HealStepEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'heal-step';
+  /**
+   * The last of them, from 1.
+   */
+  step: number;
+  /**
+   * What is trained on: the mix of KL and cross entropy, nats per token.
+   */
+  loss: number;
+  cross_entropy: number;
+  /**
+   * Norm of the gradient before it is shortened.
+   */
+  gradient: number;
+  learning_rate: number;
+  tokens_per_second: number;
+  /**
+   * Bytes by device: the most on a GPU so far, of the process on a CPU.
+   */
+  memory: {
+    [k: string]: number;
+  };
+}
+/**
+ * Takes the place of one of the same step; that of step 0 is of the model before healing.
+ */
+export interface HealValidationEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'heal-validation';
+  step: number;
+  /**
+   * Cross entropy, nats per token.
+   */
+  loss: number;
+  /**
+   * No validation before was better.
+   */
+  best: boolean;
+  sample: string;
+}
 export interface HealOptions {
   /**
    * @minItems 1
@@ -476,6 +652,14 @@ export interface HealOptions {
   temperature?: number;
   teacher?: string | null;
   /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
   train?: string[];
@@ -514,45 +698,6 @@ export interface HealOptions {
   output: string;
   evaluate?: EvaluateOptions | null;
 }
-/**
- * What does not change any more once the training has begun: a resumed run follows the same curve.
- */
-export interface HealPlan {
-  steps: number;
-  warmup_steps: number;
-  /**
-   * Steps between two validations.
-   */
-  validate_every: number;
-  tokens_per_step: number;
-  /**
-   * Parameters that train.
-   */
-  trained: number;
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  seconds_per_step?: number | null;
-}
-/**
- * Before the first step of a healing, in every process of the run alike.
- */
-export interface HealPlanEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'heal-plan';
-  plan: HealPlan;
-  prompt: string;
-  /**
-   * The original's, on the validation sequences; null without distillation.
-   */
-  teacher_loss?: number | null;
-  teacher_sample?: string;
-}
 export interface HealRequest {
   version?: 1;
   /**
@@ -572,97 +717,17 @@ export interface HealRequest {
    * The user allowed this model folder's own Python code.
    */
   allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
   kind: 'heal';
   model: string;
   options: HealOptions;
-}
-/**
- * Losses are cross entropies on the validation sequences, nats per token.
- */
-export interface HealResult {
-  kind: 'heal';
-  output: string;
-  /**
-   * What ended the training.
-   */
-  stopped: 'budget' | 'plateau' | 'diverged';
-  /**
-   * The original's; null without distillation.
-   */
-  teacher_loss?: number | null;
-  start_loss: number;
-  best_loss: number;
-  /**
-   * The step whose cores were written; 0: no step was better than the start.
-   */
-  best_step: number;
-  steps: number;
-  tokens: number;
-  trained: number;
-  parameters: number;
-  original?: Evaluation | null;
-  compressed?: Evaluation | null;
-  healed?: Evaluation | null;
-  /**
-   * Largest difference of log-probabilities after reload, against the trained model.
-   */
-  logits_difference: number;
-  /**
-   * Of the process that ended the run.
-   */
-  seconds: number;
-}
-/**
- * Means over the steps since the event before, of which there are fewer a minute the longer a run goes on. One of the same or a later
- * step that came before was said by a process that was killed: this one takes its place.
- */
-export interface HealStepEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'heal-step';
-  /**
-   * The last of them, from 1.
-   */
-  step: number;
-  /**
-   * What is trained on: the mix of KL and cross entropy, nats per token.
-   */
-  loss: number;
-  cross_entropy: number;
-  /**
-   * Norm of the gradient before it is shortened.
-   */
-  gradient: number;
-  learning_rate: number;
-  tokens_per_second: number;
-  /**
-   * Bytes: the most on a GPU so far, of the process on a CPU.
-   */
-  memory: number;
-}
-/**
- * Takes the place of one of the same step; that of step 0 is of the model before healing.
- */
-export interface HealValidationEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'heal-validation';
-  step: number;
-  /**
-   * Cross entropy, nats per token.
-   */
-  loss: number;
-  /**
-   * No validation before was better.
-   */
-  best: boolean;
-  sample: string;
 }
 /**
  * One healing in the history of a compressed folder (`bondwise.json`).
@@ -692,6 +757,17 @@ export interface HostCells {
 export interface HostCompare {
   type: 'compare';
   data: CompareData;
+}
+/**
+ * What is new in the training: points to add, or all of them.
+ */
+export interface HostHeal {
+  type: 'heal';
+  history: HealHistory;
+  /**
+   * What was told before is forgotten.
+   */
+  whole?: boolean;
 }
 export interface HostReply {
   type: 'reply';
@@ -971,68 +1047,132 @@ export interface SpectrumMark {
   relative_error: number;
 }
 /**
- * `inspect MODEL --json`.
+ * The run of the panel, as it stands now.
  */
-export interface Inspection {
-  model: string;
-  architecture: string | null;
-  parameters: number;
-  bytes: number;
-  blocks: BlockInfo[];
-  /**
-   * Embedding, norms, head and whatever else is not a layer of a block.
-   */
-  other: TensorInfo[];
-}
-export interface LayerEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'layer';
-  layer: LayerFigures;
+export interface HostRun {
+  type: 'run';
+  run: RunView;
 }
 /**
- * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ * A run as its panel shows it, without what its work has told.
  */
-export interface Lineage {
-  version?: 1;
-  engine: string;
-  created: string;
-  base: BaseModelRef;
-  /**
-   * The options of the run that made it.
-   */
-  request: {
-    [k: string]: unknown;
+export interface RunView {
+  directory: string;
+  title: string;
+  state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
+  status?: RunStatus | null;
+  request?: (TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest) | null;
+  result?: (TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult) | null;
+  estimate?: EstimateEvent | null;
+  evaluations?: {
+    [k: string]: Evaluation;
   };
-  result: TensorizeResult;
+  warnings?: string[];
+  error?: ErrorInfo | null;
   /**
-   * What was trained afterwards, the latest last.
+   * How often a process took the run up.
    */
-  healing?: Healing[];
+  starts?: number;
+  device?: string | null;
+  /**
+   * It was asked to stop and keep the best.
+   */
+  stopping?: boolean;
 }
-export interface TensorizeResult {
+export interface TensorizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
   kind: 'tensorize';
+  model: string;
+  options: TensorizeOptions;
+}
+export interface TensorizeOptions {
+  /**
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions1;
+  /**
+   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
+   */
+  refit?: string[];
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
   output: string;
-  parameters: number;
-  original_parameters: number;
-  bytes: number;
-  original_bytes: number;
-  layers: LayerFigures[];
-  /**
-   * Layers that stayed dense and have other weights than before.
-   */
-  refitted?: string[];
-  original?: Evaluation | null;
-  compressed?: Evaluation | null;
+  evaluate?: EvaluateOptions | null;
   predicted?: Predicted1 | null;
+}
+/**
+ * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface TensorizeRule {
   /**
-   * Largest difference of log-probabilities after reload, against dense weights.
+   * Exact layer names, globs, or `re:` patterns.
    */
-  logits_difference: number;
-  seconds: number;
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  chi?: number | null;
+  keep?: number | null;
+  error?: number | null;
+  /**
+   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
+   */
+  sites?: number | 'low-rank';
+  out_modes?: number[] | null;
+  in_modes?: number[] | null;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+}
+/**
+ * The text that the methods `input` and `fisher` learn from.
+ */
+export interface CalibrationOptions1 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
 }
 /**
  * What the planner expects of the whole model.
@@ -1058,53 +1198,36 @@ export interface Predicted1 {
   perplexity_low?: number | null;
   perplexity_high?: number | null;
 }
-export interface ListLayersInput {
+export interface PerplexityRequest {
+  version?: 1;
   /**
-   * A model by its name or folder, as bondwise_list_models gives them.
+   * ISO 8601, UTC.
    */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'perplexity';
   model: string;
-  /**
-   * Only these: names, globs or re: patterns. Empty: all.
-   */
-  layers?: string[];
-}
-/**
- * Nothing is asked for.
- */
-export interface ListModelsInput {}
-/**
- * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
- */
-export interface MPOLayer {
-  out_modes: number[];
-  in_modes: number[];
-  bond_dims: number[];
-  /**
-   * Below the product of out_modes where the weight was padded.
-   */
-  out_features: number;
-  in_features: number;
-  bias: boolean;
-}
-/**
- * The `mpo` key of a compressed checkpoint's `config.json`.
- */
-export interface MPOSection {
-  version?: 2;
-  base_model_type: string;
-  /**
-   * Class of the original model, such as LlamaForCausalLM.
-   */
-  base_architecture: string;
-  /**
-   * The original model's classes in the folder's own Python files; null: in transformers.
-   */
-  base_auto_map?: {
-    [k: string]: string;
-  } | null;
-  layers: {
-    [k: string]: MPOLayer;
-  };
+  options: PerplexityOptions;
 }
 export interface PerplexityOptions {
   evaluate?: EvaluateOptions1;
@@ -1135,7 +1258,7 @@ export interface EvaluateOptions1 {
    */
   sample_tokens?: number;
 }
-export interface PerplexityRequest {
+export interface SampleModelRequest {
   version?: 1;
   /**
    * ISO 8601, UTC.
@@ -1154,220 +1277,50 @@ export interface PerplexityRequest {
    * The user allowed this model folder's own Python code.
    */
   allow_code?: boolean;
-  kind: 'perplexity';
-  model: string;
-  options: PerplexityOptions;
-}
-export interface PerplexityResult {
-  kind: 'perplexity';
-  evaluation: Evaluation;
-  seconds: number;
-}
-export interface PhaseEvent {
   /**
-   * 1, 2, 3 … without gaps, across resumes.
+   * How many torchrun starts on this machine; 1: without torchrun.
    */
-  seq: number;
-  time: string;
-  type: 'phase';
-  phase: string;
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'sample-model';
+  options: SampleModelOptions;
 }
-/**
- * `NAME.bondwise.json`: what is to be done to a model. Comments are allowed.
- */
-export interface PlanFile {
-  /**
-   * For editors; Bondwise knows the schema by the file's name.
-   */
-  $schema?: string | null;
-  /**
-   * Of the format of this file.
-   */
+export interface SampleModelOptions {
+  output: string;
+}
+export interface ProfileRequest {
   version?: 1;
   /**
-   * The model folder; relative to the plan's folder.
+   * ISO 8601, UTC.
    */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'profile';
   model: string;
-  /**
-   * The folder to make; relative to the plan's folder.
-   */
-  output: string;
-  budget?: Budget1 | null;
-  predicted?: Predicted2 | null;
-  /**
-   * Which layers become MPOs and how; a layer belongs to the first rule that matches.
-   *
-   * @minItems 1
-   */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions1 | null;
-  refit?: string[] | null;
-  evaluate?: EvaluateOptions2 | null;
-}
-/**
- * What the planner filled `tensorize` from.
- */
-export interface Budget1 {
-  /**
-   * NAME.sensitivity.json; relative to the plan's folder.
-   */
-  profile: string;
-  /**
-   * `60%` of the model's parameters, `2GB` on disk, or `perplexity<30`.
-   */
-  target: string;
-  /**
-   * Layers that stay dense: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  /**
-   * No layer keeps less than this part of its parameters.
-   */
-  floor?: number;
-  /**
-   * A layer that would keep more than this part stays dense.
-   */
-  ceiling?: number;
-  /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
-   */
-  method?: 'plain' | 'input' | 'fisher' | 'sequential';
-}
-/**
- * What the planner expects of the whole model.
- */
-export interface Predicted2 {
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  /**
-   * Of the whole model.
-   */
-  bytes: number;
-  /**
-   * Rise of the mean loss, nats per token.
-   */
-  loss: number;
-  /**
-   * Standard error of that.
-   */
-  loss_error: number;
-  perplexity?: number | null;
-  perplexity_low?: number | null;
-  perplexity_high?: number | null;
-}
-/**
- * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
- */
-export interface TensorizeRule {
-  /**
-   * Exact layer names, globs, or `re:` patterns.
-   */
-  layers: string[];
-  /**
-   * Layers to leave out of those: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  chi?: number | null;
-  keep?: number | null;
-  error?: number | null;
-  /**
-   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
-   */
-  sites?: number | 'low-rank';
-  out_modes?: number[] | null;
-  in_modes?: number[] | null;
-  /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
-   */
-  method?: 'plain' | 'input' | 'fisher' | 'sequential';
-}
-/**
- * The text for all methods but `plain`.
- */
-export interface CalibrationOptions1 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
-   */
-  data?: string;
-  /**
-   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
-   */
-  also?: HealData[];
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the result better, for other texts above all, and take longer.
-   */
-  sequences?: number;
-}
-/**
- * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
- */
-export interface EvaluateOptions2 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the perplexity surer and take longer.
-   */
-  sequences?: number;
-  /**
-   * What both models continue.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-}
-export interface PlanInput {
-  /**
-   * A model by its name or folder, as bondwise_list_models gives them.
-   */
-  model: string;
-  /**
-   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
-   */
-  budget: string;
-  /**
-   * Layers that stay dense. Empty: as proposed (first block, down projections).
-   */
-  exclude?: string[];
-  /**
-   * Of the plan file, without its ending. Empty: as proposed.
-   */
-  name?: string;
-}
-/**
- * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
- */
-export interface ProfileEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'profile';
-  profile: Sensitivity;
-}
-export interface ProfileInput {
-  /**
-   * A model by its name or folder, as bondwise_list_models gives them.
-   */
-  model: string;
-  /**
-   * Measure the whole model with one layer compressed at a time, which takes longer.
-   */
-  measured?: boolean;
+  options: ProfileOptions;
 }
 /**
  * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
@@ -1419,28 +1372,61 @@ export interface ProfileOptions {
    */
   output: string;
 }
-export interface ProfileRequest {
-  version?: 1;
+export interface TensorizeResult {
+  kind: 'tensorize';
+  output: string;
+  parameters: number;
+  original_parameters: number;
+  bytes: number;
+  original_bytes: number;
+  layers: LayerFigures[];
   /**
-   * ISO 8601, UTC.
+   * Layers that stayed dense and have other weights than before.
    */
-  created: string;
+  refitted?: string[];
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  predicted?: Predicted2 | null;
   /**
-   * What a person reads in the Runs view.
+   * Largest difference of log-probabilities after reload, against dense weights.
    */
-  title: string;
+  logits_difference: number;
+  seconds: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted2 {
   /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   * Of the whole model.
    */
-  device?: string;
-  seed?: number;
+  parameters: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * Of the whole model.
    */
-  allow_code?: boolean;
-  kind: 'profile';
-  model: string;
-  options: ProfileOptions;
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+export interface PerplexityResult {
+  kind: 'perplexity';
+  evaluation: Evaluation;
+  seconds: number;
+}
+export interface SampleModelResult {
+  kind: 'sample-model';
+  output: string;
+  evaluation: Evaluation;
+  seconds: number;
 }
 export interface ProfileResult {
   kind: 'profile';
@@ -1461,6 +1447,449 @@ export interface ProfileResult {
   };
   correlation?: number | null;
   seconds: number;
+}
+/**
+ * `inspect MODEL --json`.
+ */
+export interface Inspection {
+  model: string;
+  architecture: string | null;
+  parameters: number;
+  bytes: number;
+  blocks: BlockInfo[];
+  /**
+   * Embedding, norms, head and whatever else is not a layer of a block.
+   */
+  other: TensorInfo[];
+}
+export interface LayerEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'layer';
+  layer: LayerFigures;
+}
+/**
+ * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ */
+export interface Lineage {
+  version?: 1;
+  engine: string;
+  created: string;
+  base: BaseModelRef;
+  /**
+   * The options of the run that made it.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: TensorizeResult;
+  /**
+   * What was trained afterwards, the latest last.
+   */
+  healing?: Healing[];
+}
+export interface ListLayersInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all.
+   */
+  layers?: string[];
+}
+/**
+ * Nothing is asked for.
+ */
+export interface ListModelsInput {}
+/**
+ * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
+ */
+export interface MPOLayer {
+  out_modes: number[];
+  in_modes: number[];
+  bond_dims: number[];
+  /**
+   * Below the product of out_modes where the weight was padded.
+   */
+  out_features: number;
+  in_features: number;
+  bias: boolean;
+}
+/**
+ * The `mpo` key of a compressed checkpoint's `config.json`.
+ */
+export interface MPOSection {
+  version?: 2;
+  base_model_type: string;
+  /**
+   * Class of the original model, such as LlamaForCausalLM.
+   */
+  base_architecture: string;
+  /**
+   * The original model's classes in the folder's own Python files; null: in transformers.
+   */
+  base_auto_map?: {
+    [k: string]: string;
+  } | null;
+  layers: {
+    [k: string]: MPOLayer;
+  };
+}
+export interface PhaseEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'phase';
+  phase: string;
+}
+/**
+ * `NAME.bondwise.json`: what is to be done to a model. Comments are allowed.
+ */
+export interface PlanFile {
+  /**
+   * For editors; Bondwise knows the schema by the file's name.
+   */
+  $schema?: string | null;
+  /**
+   * Of the format of this file.
+   */
+  version?: 1;
+  /**
+   * The model folder; relative to the plan's folder.
+   */
+  model: string;
+  /**
+   * The folder to make; relative to the plan's folder.
+   */
+  output: string;
+  budget?: Budget1 | null;
+  predicted?: Predicted3 | null;
+  /**
+   * Which layers become MPOs and how; a layer belongs to the first rule that matches.
+   *
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions2 | null;
+  refit?: string[] | null;
+  heal?: PlanHeal | null;
+  evaluate?: EvaluateOptions2 | null;
+}
+/**
+ * What the planner filled `tensorize` from.
+ */
+export interface Budget1 {
+  /**
+   * NAME.sensitivity.json; relative to the plan's folder.
+   */
+  profile: string;
+  /**
+   * `60%` of the model's parameters, `2GB` on disk, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that stay dense: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * No layer keeps less than this part of its parameters.
+   */
+  floor?: number;
+  /**
+   * A layer that would keep more than this part stays dense.
+   */
+  ceiling?: number;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted3 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
+ * The text for all methods but `plain`.
+ */
+export interface CalibrationOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
+}
+/**
+ * How the compressed model is trained; leave it out to stop there.
+ */
+export interface PlanHeal {
+  /**
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.
+   */
+  output?: string | null;
+}
+/**
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
+ */
+export interface EvaluateOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface PlanHeal1 {
+  /**
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.
+   */
+  output?: string | null;
+}
+export interface PlanInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
+   */
+  budget: string;
+  /**
+   * Layers that stay dense. Empty: as proposed (first block, down projections).
+   */
+  exclude?: string[];
+  /**
+   * Of the plan file, without its ending. Empty: as proposed.
+   */
+  name?: string;
+}
+/**
+ * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
+ */
+export interface ProfileEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'profile';
+  profile: Sensitivity;
+}
+export interface ProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Measure the whole model with one layer compressed at a time, which takes longer.
+   */
+  measured?: boolean;
 }
 export interface ReadProfileInput {
   /**
@@ -1515,122 +1944,6 @@ export interface RunPlanInput {
    */
   plan: string;
 }
-export interface TensorizeRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'tensorize';
-  model: string;
-  options: TensorizeOptions;
-}
-export interface TensorizeOptions {
-  /**
-   * @minItems 1
-   */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions2;
-  /**
-   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
-   */
-  refit?: string[];
-  /**
-   * The folder to make. It appears only when it is whole.
-   */
-  output: string;
-  evaluate?: EvaluateOptions | null;
-  predicted?: Predicted3 | null;
-}
-/**
- * The text that the methods `input` and `fisher` learn from.
- */
-export interface CalibrationOptions2 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
-   */
-  data?: string;
-  /**
-   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
-   */
-  also?: HealData[];
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the result better, for other texts above all, and take longer.
-   */
-  sequences?: number;
-}
-/**
- * What the planner expects of the whole model.
- */
-export interface Predicted3 {
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  /**
-   * Of the whole model.
-   */
-  bytes: number;
-  /**
-   * Rise of the mean loss, nats per token.
-   */
-  loss: number;
-  /**
-   * Standard error of that.
-   */
-  loss_error: number;
-  perplexity?: number | null;
-  perplexity_low?: number | null;
-  perplexity_high?: number | null;
-}
-export interface SampleModelRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'sample-model';
-  options: SampleModelOptions;
-}
-export interface SampleModelOptions {
-  output: string;
-}
-export interface SampleModelResult {
-  kind: 'sample-model';
-  output: string;
-  evaluation: Evaluation;
-  seconds: number;
-}
 export interface RunStatusInput {
   /**
    * A run by its id. Empty: the latest runs.
@@ -1680,7 +1993,13 @@ export interface WebviewRequest {
     | 'profileLayers'
     | 'planCompression'
     | 'cancelRun'
+    | 'resumeRun'
+    | 'finishRun'
     | 'showRun'
+    | 'showLog'
+    | 'showModel'
+    | 'compare'
+    | 'copyCommand'
     | 'saveFile'
     | 'copyText'
     | 'tensorFacts'

@@ -51,6 +51,13 @@ class Problem(Record):
     remedy: str
 
 
+class DeviceInfo(Record):
+    device: Annotated[str, Field(description="`cpu`, `cuda:N` or `mps`.")]
+    name: str
+    memory: Annotated[int, Field(description="Free bytes.")]
+    memory_total: int
+
+
 class Doctor(Record):
     """`doctor --json`."""
 
@@ -64,6 +71,8 @@ class Doctor(Record):
     memory: Annotated[int, Field(description="Free bytes on that device.")]
     memory_total: int
     host_memory: int
+    cores: Annotated[int, Field(description="Processor cores that this process may use.")] = 1
+    devices: Annotated[list[DeviceInfo], Field(description="All GPUs; the CPU where there is none.")] = []
     disk: Annotated[int, Field(description="Free bytes where the current folder lies.")]
     problems: list[Problem]
 

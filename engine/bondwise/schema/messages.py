@@ -10,8 +10,44 @@ from bondwise.schema.base import Predicted, Record, Strict
 from bondwise.schema.command_line import TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
-from bondwise.schema.results import Evaluation, LayerFigures
-from bondwise.schema.runs import RunStatus
+from bondwise.schema.requests import RunRequest
+from bondwise.schema.results import Evaluation, HealResult, LayerFigures, RunResult
+from bondwise.schema.runs import (
+    ErrorInfo,
+    EstimateEvent,
+    HealPlanEvent,
+    HealStepEvent,
+    HealValidationEvent,
+    RunState,
+    RunStatus,
+)
+
+
+class HealHistory(Record):
+    """What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several."""
+
+    plan: HealPlanEvent | None = None
+    width: Annotated[int, Field(ge=1, description="Steps that one of `steps` stands for.")] = 1
+    steps: list[HealStepEvent] = []
+    validations: list[HealValidationEvent] = []
+
+
+class RunView(Record):
+    """A run as its panel shows it, without what its work has told."""
+
+    directory: str
+    title: str
+    state: RunState
+    status: RunStatus | None = None
+    request: RunRequest | None = None
+    result: RunResult | None = None
+    estimate: EstimateEvent | None = None
+    evaluations: dict[str, Evaluation] = {}
+    warnings: list[str] = []
+    error: ErrorInfo | None = None
+    starts: Annotated[int, Field(description="How often a process took the run up.")] = 0
+    device: str | None = None
+    stopping: Annotated[bool, Field(description="It was asked to stop and keep the best.")] = False
 
 
 class CompareSide(Record):
@@ -25,6 +61,8 @@ class CompareSide(Record):
 class CompareData(Record):
     original: CompareSide
     compressed: CompareSide
+    healed: Annotated[CompareSide | None, Field(description="Where the folder was healed; `compressed` is what it was before that.")] = None
+    healing: Annotated[HealResult | None, Field(description="The last one.")] = None
     predicted: Predicted | None = None
     layers: list[LayerFigures]
 
@@ -43,7 +81,13 @@ class WebviewRequest(Strict):
         "profileLayers",
         "planCompression",
         "cancelRun",
+        "resumeRun",
+        "finishRun",
         "showRun",
+        "showLog",
+        "showModel",
+        "compare",
+        "copyCommand",
         "saveFile",
         "copyText",
         "tensorFacts",
@@ -137,8 +181,33 @@ class HostTensorFacts(Strict):
     problem: str | None = None
 
 
+class HostRun(Strict):
+    """The run of the panel, as it stands now."""
+
+    type: Literal["run"] = "run"
+    run: RunView
+
+
+class HostHeal(Strict):
+    """What is new in the training: points to add, or all of them."""
+
+    type: Literal["heal"] = "heal"
+    history: HealHistory
+    whole: Annotated[bool, Field(description="What was told before is forgotten.")] = False
+
+
 HostMessage = Annotated[
-    HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostTensors | HostTensorFacts,
+    HostReply
+    | HostCompare
+    | HostSensitivity
+    | HostCells
+    | HostProfileRun
+    | HostSelection
+    | HostPlan
+    | HostTensors
+    | HostTensorFacts
+    | HostRun
+    | HostHeal,
     Field(discriminator="type"),
 ]
 """Extension → webview."""

@@ -126,7 +126,7 @@ class ProfileOptions(Strict):
         return self
 
 
-class HealOptions(Strict):
+class HealSettings(Strict):
     """How long, on what and with which loss the cores of a compressed model are trained."""
 
     data: Annotated[list[HealData], Field(min_length=1)] = [HealData(data="builtin")]
@@ -144,6 +144,17 @@ class HealOptions(Strict):
     ] = 0.5
     temperature: Annotated[float, Field(gt=0, description="Of both distributions in that KL.")] = 1.0
     teacher: Annotated[str, Field(description="The original model's folder; null: where the compressed one says it is.")] | None = None
+    teacher_device: Annotated[
+        str | None, Field(description="Where the original computes, as `device`; null: where the model does. Of one process.")
+    ] = None
+    teacher_top: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for "
+            "other runs. Null: from all of them.",
+        ),
+    ] = None
     train: Annotated[
         list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
     ] = []
@@ -155,15 +166,18 @@ class HealOptions(Strict):
     keep: Annotated[int, Field(ge=1, description="Resume points that stay.")] = 2
     prompt: Annotated[str, Field(description="What the models continue at each validation.")] = "The capital of France is"
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
-    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
-    evaluate: EvaluateOptions | None = None
 
     @model_validator(mode="after")
-    def _one_budget(self) -> HealOptions:
+    def _one_budget(self) -> HealSettings:
         given = [name for name in ("minutes", "tokens", "epochs") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of minutes, tokens and epochs, not {', '.join(given) or 'none'}")
         return self
+
+
+class HealOptions(HealSettings):
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
 
 
 class SampleModelOptions(Strict):
@@ -177,6 +191,8 @@ class _Request(Strict):
     device: Annotated[str, Field(description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")] = "auto"
     seed: int = 0
     allow_code: Annotated[bool, Field(description="The user allowed this model folder's own Python code.")] = False
+    processes: Annotated[int, Field(ge=1, description="How many torchrun starts on this machine; 1: without torchrun.")] = 1
+    after: Annotated[str | None, Field(description="A run directory: this run waits until that one is done.")] = None
 
 
 class TensorizeRequest(_Request):
