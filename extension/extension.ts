@@ -2,6 +2,7 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { EngineCommands } from './commands/engine.ts';
+import { heal } from './commands/heal.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
@@ -14,6 +15,7 @@ import { tensorize } from './commands/tensorize.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
+import { RunPanels } from './panels/run.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
 import { storedExclusions } from './profile/exclusions.ts';
@@ -35,6 +37,7 @@ export interface Api {
   readonly runs: RunStore;
   readonly runsTree: RunsTree;
   readonly panels: ComparePanels;
+  readonly runPanels: RunPanels;
   readonly profiles: ProfileList;
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
@@ -58,6 +61,8 @@ export function activate(context: vscode.ExtensionContext): Api {
   const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
   const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
   const compare = (folder: string) => panels.show(folder);
+  const runPanels = new RunPanels({ extension: context.extensionUri, runs, log });
+  const showPanel = (directory: string) => runPanels.show(directory);
   const showRun = (directory: string) => revealRun(runView, directory);
   const plans = new PlanOverlays();
   const selection = new LayerSelection(modelsTree, modelsView);
@@ -65,7 +70,7 @@ export function activate(context: vscode.ExtensionContext): Api {
   const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const sensitivity = (file: string) => heatmaps.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity };
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -77,6 +82,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     runsView,
     engine,
     panels,
+    runPanels,
     profiles,
     selection,
     plans,
@@ -89,6 +95,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      heal: (...args) => heal({ context, models, runs, engine, storage, showRun, showPanel }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
@@ -100,5 +107,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans };
 }

@@ -56,6 +56,9 @@ function validators(schema: Schema): { js: string; dts: string } {
   return { js: `${HEADER}${inlined}\n`, dts };
 }
 
+/** Of these keys an object has one, which pydantic checks by code. */
+const EXACTLY_ONE: Readonly<Partial<Record<string, readonly string[]>>> = { TensorizeRule: ['chi', 'keep', 'error'], PlanHeal: ['minutes', 'tokens', 'epochs'] };
+
 /** The schema of a plan alone, for an editor. Leaving a key out is enough there: no `null` beside each value, in checks and completions. */
 function planSchema({ $defs }: Schema): string {
   const used = new Set<string>();
@@ -86,8 +89,8 @@ function planSchema({ $defs }: Schema): string {
   const definitions: Record<string, unknown> = {};
   // A set also gives what is added to it while it is walked.
   for (const name of used) {
-    const sizes = ['chi', 'keep', 'error'].map(size => ({ required: [size] }));
-    definitions[name] = { ...(plain($defs[name]) as object), ...(name === 'TensorizeRule' ? { oneOf: sizes } : {}) };
+    const exactlyOne = EXACTLY_ONE[name]?.map(key => ({ required: [key] }));
+    definitions[name] = { ...(plain($defs[name]) as object), ...(exactlyOne && { oneOf: exactlyOne }) };
   }
   return `${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...root, allowComments: true, allowTrailingCommas: true, definitions }, null, 1)}\n`;
 }

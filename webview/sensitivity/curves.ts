@@ -87,7 +87,7 @@ function plotOf(figures: Figures, traces: readonly Trace[], { metric, axis, size
     x: xAxis(axis),
     y,
     lines: traces.flatMap(trace => linesOf(figures, trace, metric, axis, y, theme)),
-    ...(baseline === undefined || isFromZero(metric, figures) ? {} : { level: { y: baseline, text: 'original' } }),
+    ...(baseline === undefined || isFromZero(metric, figures) ? {} : { levels: [{ y: baseline, text: 'original' }] }),
     at: axis === 'keep' ? size * 100 : size,
   };
 }

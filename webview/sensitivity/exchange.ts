@@ -56,7 +56,7 @@ export class ExchangeView {
           { label: 'This plan', colour: accent, shape: 'rectRot', kind: 'point', points: [point] },
           { label: 'Planned', colour, shape: 'circle', kind: 'measured', points },
         ],
-        ...(asPerplexity ? { level: { y: base, text: 'original' } } : {}),
+        ...(asPerplexity ? { levels: [{ y: base, text: 'original' }] } : {}),
         onPick: (line, point) => {
           const picked = line === 1 ? exchange[point] : undefined;
           if (picked) {

@@ -43,8 +43,8 @@ export interface PlotLine {
   readonly colour: string;
   /** Undefined where it would tell nothing: then a predicted line has no marks at all. */
   readonly shape: Shape | undefined;
-  /** Measured: a mark at each point. Predicted: a dashed line with few marks. */
-  readonly kind: 'measured' | 'predicted' | 'point';
+  /** Measured: a mark at each point. Predicted: a dashed line with few marks. Trend: a line of many points, without marks. */
+  readonly kind: 'measured' | 'predicted' | 'point' | 'trend';
   readonly points: readonly PlotPoint[];
 }
 
@@ -62,8 +62,8 @@ export interface Plot {
   readonly x: PlotAxis;
   readonly y: PlotAxis;
   readonly lines: readonly PlotLine[];
-  /** A level to compare with, such as the original model's. */
-  readonly level?: { readonly y: number; readonly text: string };
+  /** Levels to compare with, such as the original model's. */
+  readonly levels?: readonly { readonly y: number; readonly text: string }[];
   /** The size that the heatmap shows. */
   readonly at?: number;
   readonly onPick?: (line: number, point: number) => void;
@@ -123,13 +123,13 @@ export class LinePlot {
         ctx.rect(area.left, area.top, area.width, area.height);
         ctx.clip();
         ctx.strokeStyle = ctx.fillStyle = theme.muted;
-        if (plot.level) {
-          const y = scales.y.getPixelForValue(plot.level.y);
+        for (const level of plot.levels ?? []) {
+          const y = scales.y.getPixelForValue(level.y);
           line(ctx, [6, 4], area.left, y, area.right, y);
           ctx.font = `10px ${theme.font}`;
           ctx.textBaseline = y - area.top < 14 ? 'top' : 'bottom';
           ctx.textAlign = 'right';
-          ctx.fillText(plot.level.text, area.right - 4, y + (y - area.top < 14 ? 2 : -2));
+          ctx.fillText(level.text, area.right - 4, y + (y - area.top < 14 ? 2 : -2));
         }
         if (plot.at !== undefined) {
           const x = scales.x.getPixelForValue(plot.at);
@@ -178,7 +178,7 @@ function dataset({ label, colour, shape, kind, points }: PlotLine, theme: Theme)
     pointBorderColor: kind === 'point' ? theme.background : colour,
     pointStyle: points.map(({ cut }) => (cut ? ('triangle' as const) : (shape ?? ('circle' as const)))),
     pointRotation: points.map(({ cut }) => (cut ? 180 : 0)),
-    pointRadius: points.map((_, index) => (isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
+    pointRadius: points.map((_, index) => (kind === 'trend' && points.length > 1 ? 0 : isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
     pointHoverRadius: radius + 1,
     borderWidth: 1.5,
     borderDash: isSolid ? [] : [5, 3],

@@ -1,0 +1,130 @@
+/** The curves of a healing. */
+import type { HealStepEvent, RunView } from '../../extension/protocol/types.ts';
+import { formatBytes, formatNumber } from '../../extension/runs/format.ts';
+import type { History } from '../../extension/runs/healFold.ts';
+import { perplexityOf } from '../../extension/views/healText.ts';
+import { LinePlot, type Plot, type PlotLine } from '../ui/chart.ts';
+import { h } from '../ui/dom.ts';
+import type { Theme } from '../ui/theme.ts';
+import { klOf, optionsOf } from './facts.ts';
+
+/** After Okabe and Ito (2008), one set for each background. */
+const COLOURS = { dark: ['#56b4e9', '#ffb454', '#2bc48f', '#e58fc0'], light: ['#0072b2', '#c25400', '#00785a', '#b4458a'] } as const;
+
+/** A chart without the axis that all share. */
+export interface Curve {
+  readonly id: string;
+  readonly title: string;
+  readonly plot: Omit<Plot, 'x' | 'label'>;
+}
+
+export class HealCharts {
+  readonly #plots = new Map<string, { readonly plot: LinePlot; readonly element: HTMLElement }>();
+  readonly #main = h('div', {});
+  readonly #small = h('div', { class: 'small' });
+  readonly element = h('div', { class: 'charts' }, this.#main, this.#small);
+  readonly #pick: (step: number) => void;
+
+  /** @param pick called with the step of a validation that was clicked. */
+  constructor(pick: (step: number) => void) {
+    this.#pick = pick;
+  }
+
+  show(run: RunView, history: History, theme: Theme): void {
+    const last = Math.max(history.plan?.plan.steps ?? 0, history.steps.at(-1)?.step ?? 0, 1);
+    const validations = history.validations.map(({ step }) => step);
+    for (const [index, { id, title, plot }] of curvesOf(run, history, theme).entries()) {
+      const chart = this.#plots.get(id) ?? this.#add(id, title, index === 0, index === 0 ? keysOf(plot.lines) : undefined);
+      const pick = (line: number, point: number) => {
+        const step = plot.lines[line]?.kind === 'measured' ? validations[point] : undefined;
+        if (step !== undefined) {
+          this.#pick(step);
+        }
+      };
+      const label = `${title} over ${last.toLocaleString('en')} steps. The table has the numbers.`;
+      chart.plot.show({ ...plot, label, x: { title: 'Step', scale: 'linear', min: 0, max: last, format: value => value.toLocaleString('en') }, ...(index === 0 ? { onPick: pick } : {}) }, theme);
+    }
+  }
+
+  #add(id: string, title: string, isMain: boolean, keys: HTMLElement | undefined): { readonly plot: LinePlot; readonly element: HTMLElement } {
+    const plot = new LinePlot();
+    const element = h('figure', {}, h('figcaption', {}, title), keys, plot.element);
+    (isMain ? this.#main : this.#small).append(element);
+    const made = { plot, element };
+    this.#plots.set(id, made);
+    return made;
+  }
+}
+
+/** The loss first; the others only where there is something to draw. */
+export function curvesOf(run: RunView, history: History, theme: Pick<Theme, 'dark'>): readonly Curve[] {
+  const [blue, orange, green, pink] = theme.dark ? COLOURS.dark : COLOURS.light;
+  const { steps } = history;
+  const trend = (label: string, colour: string, value: (step: HealStepEvent) => number, text: (value: number) => string): PlotLine => ({
+    label,
+    colour,
+    shape: undefined,
+    kind: 'trend',
+    points: steps.map(step => ({ x: step.step, y: value(step), text: text(value(step)) })),
+  });
+  const small = (id: string, title: string, line: PlotLine, format: (value: number) => string): Curve => ({ id, title, plot: { y: { title: '', scale: 'linear', min: 0, ...headroom([line]), format }, lines: [line] } });
+  const nats = (value: number) => `${formatNumber(value)} nats`;
+  const rate = (value: number) => value.toExponential(1);
+  const options = optionsOf(run);
+  const devices = [...new Set(steps.flatMap(({ memory }) => Object.keys(memory)))];
+  const memory = devices.map((device, index) => trend(device, [blue, orange, green, pink][index % 4] ?? blue, step => (step.memory[device] ?? 0) / 1e9, value => formatBytes(value * 1e9)));
+  const kl = klOf({ loss: 0, cross_entropy: 0 }, options) === undefined ? [] : [small('kl', 'KL to the original, nats per token', trend('KL', green, step => klOf(step, options) ?? 0, nats), formatNumber)];
+  return [
+    lossOf(history, trend('Training', blue, step => step.cross_entropy, nats), orange),
+    ...kl,
+    small('rate', 'Learning rate', trend('Learning rate', blue, step => step.learning_rate, rate), value => (value === 0 ? '0' : rate(value))),
+    small('speed', 'Speed, tokens per second', trend('Speed', blue, step => step.tokens_per_second, value => `${formatNumber(value)} tokens/s`), formatNumber),
+    { id: 'memory', title: 'Memory, GB', plot: { y: { title: '', scale: 'linear', min: 0, ...headroom(memory), format: formatNumber }, lines: memory } },
+    small('gradient', 'Gradient norm', trend('Gradient norm', pink, step => step.gradient, formatNumber), formatNumber),
+  ];
+}
+
+function lossOf({ plan, validations }: History, training: PlotLine, colour: string): Curve {
+  const start = validations.find(({ step }) => step === 0);
+  const measured: PlotLine = {
+    label: 'Validation',
+    colour,
+    shape: 'circle',
+    kind: 'measured',
+    points: validations.map(({ step, loss }) => ({ x: step, y: loss, text: `${formatNumber(loss)} nats, perplexity ${perplexityOf(loss)}` })),
+  };
+  const levels = [
+    ...(start ? [{ y: start.loss, text: `before healing ${formatNumber(start.loss)}` }] : []),
+    ...(typeof plan?.teacher_loss === 'number' ? [{ y: plan.teacher_loss, text: `original ${formatNumber(plan.teacher_loss)}` }] : []),
+  ];
+  // The first steps of a broken model would press the rest flat.
+  const values = [...training.points.map(({ y }) => y).sort((a, b) => a - b).slice(0, Math.max(1, Math.ceil(training.points.length * 0.98))), ...measured.points.map(({ y }) => y), ...levels.map(({ y }) => y)];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const room = 0.06 * Math.max(high - low, 0.05);
+  return {
+    id: 'loss',
+    title: 'Loss: cross entropy, nats per token',
+    plot: { y: { title: '', scale: 'linear', ...(Number.isFinite(low) ? { min: Math.max(0, low - room), max: high + room } : {}), format: formatNumber }, lines: [training, measured], levels },
+  };
+}
+
+function headroom(lines: readonly PlotLine[]): { readonly max?: number } {
+  const most = Math.max(0, ...lines.flatMap(({ points }) => points.map(({ y }) => y)));
+  return most > 0 ? { max: most * 1.1 } : {};
+}
+
+function keysOf(lines: readonly PlotLine[]): HTMLElement {
+  const entry = (colour: string | undefined, glyph: string, text: string) => {
+    const mark = h('i', { class: 'glyph', 'aria-hidden': 'true' }, glyph);
+    if (colour !== undefined) {
+      mark.style.color = colour;
+    }
+    return h('li', {}, mark, text);
+  };
+  return h(
+    'ul',
+    { class: 'keys', 'aria-label': 'Lines' },
+    ...lines.map(({ label, colour, kind }) => entry(colour, kind === 'trend' ? '━' : '●', kind === 'trend' ? `${label}, what it trains on` : `${label}, text held back (click: what it wrote)`)),
+    entry(undefined, '╌', 'the original, and the model before healing, on the text held back'),
+  );
+}
