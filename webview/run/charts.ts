@@ -6,7 +6,7 @@ import { perplexityOf } from '../../extension/views/healText.ts';
 import { LinePlot, type Plot, type PlotLine } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
 import type { Theme } from '../ui/theme.ts';
-import { klOf, optionsOf } from './facts.ts';
+import { formatRate, klOf, optionsOf } from './facts.ts';
 
 /** After Okabe and Ito (2008), one set for each background. */
 const COLOURS = { dark: ['#56b4e9', '#ffb454', '#2bc48f', '#e58fc0'], light: ['#0072b2', '#c25400', '#00785a', '#b4458a'] } as const;
@@ -42,7 +42,7 @@ export class HealCharts {
         }
       };
       const label = `${title} over ${last.toLocaleString('en')} steps. The table has the numbers.`;
-      chart.plot.show({ ...plot, label, x: { title: 'Step', scale: 'linear', min: 0, max: last, format: value => value.toLocaleString('en') }, ...(index === 0 ? { onPick: pick } : {}) }, theme);
+      chart.plot.show({ ...plot, label, x: { title: 'Step', bare: index > 0, scale: 'linear', min: 0, max: last, format: value => value.toLocaleString('en') }, ...(index === 0 ? { onPick: pick } : {}) }, theme);
     }
   }
 
@@ -67,19 +67,18 @@ export function curvesOf(run: RunView, history: History, theme: Pick<Theme, 'dar
     kind: 'trend',
     points: steps.map(step => ({ x: step.step, y: value(step), text: text(value(step)) })),
   });
-  const small = (id: string, title: string, line: PlotLine, format: (value: number) => string): Curve => ({ id, title, plot: { y: { title: '', scale: 'linear', min: 0, ...headroom([line]), format }, lines: [line] } });
+  const small = (id: string, title: string, line: PlotLine, format: (value: number) => string): Curve => ({ id, title, plot: { y: { title, bare: true, scale: 'linear', min: 0, ...headroom([line]), format }, lines: [line] } });
   const nats = (value: number) => `${formatNumber(value)} nats`;
-  const rate = (value: number) => value.toExponential(1);
   const options = optionsOf(run);
   const devices = [...new Set(steps.flatMap(({ memory }) => Object.keys(memory)))];
   const memory = devices.map((device, index) => trend(device, [blue, orange, green, pink][index % 4] ?? blue, step => (step.memory[device] ?? 0) / 1e9, value => formatBytes(value * 1e9)));
-  const kl = klOf({ loss: 0, cross_entropy: 0 }, options) === undefined ? [] : [small('kl', 'KL to the original, nats per token', trend('KL', green, step => klOf(step, options) ?? 0, nats), formatNumber)];
+  const kl = klOf({ loss: 0, cross_entropy: 0 }, options) === undefined ? [] : [small('kl', 'KL to the original, nats', trend('KL', green, step => klOf(step, options) ?? 0, nats), formatNumber)];
   return [
     lossOf(history, trend('Training', blue, step => step.cross_entropy, nats), orange),
     ...kl,
-    small('rate', 'Learning rate', trend('Learning rate', blue, step => step.learning_rate, rate), value => (value === 0 ? '0' : rate(value))),
+    small('rate', 'Learning rate', trend('Learning rate', blue, step => step.learning_rate, formatRate), formatRate),
     small('speed', 'Speed, tokens per second', trend('Speed', blue, step => step.tokens_per_second, value => `${formatNumber(value)} tokens/s`), formatNumber),
-    { id: 'memory', title: 'Memory, GB', plot: { y: { title: '', scale: 'linear', min: 0, ...headroom(memory), format: formatNumber }, lines: memory } },
+    { id: 'memory', title: 'Memory, GB', plot: { y: { title: 'Memory, GB', bare: true, scale: 'linear', min: 0, ...headroom(memory), format: formatNumber }, lines: memory } },
     small('gradient', 'Gradient norm', trend('Gradient norm', pink, step => step.gradient, formatNumber), formatNumber),
   ];
 }
@@ -104,7 +103,7 @@ function lossOf({ plan, validations }: History, training: PlotLine, colour: stri
   return {
     id: 'loss',
     title: 'Loss: cross entropy, nats per token',
-    plot: { y: { title: '', scale: 'linear', ...(Number.isFinite(low) ? { min: Math.max(0, low - room), max: high + room } : {}), format: formatNumber }, lines: [training, measured], levels },
+    plot: { y: { title: 'Loss', bare: true, scale: 'linear', ...(Number.isFinite(low) ? { min: Math.max(0, low - room), max: high + room } : {}), format: formatNumber }, lines: [training, measured], levels },
   };
 }
 

@@ -31,7 +31,7 @@ export function leadOf(run: RunView, history: History | undefined): string {
     distill === 0 ? 'towards the text alone' : distill === 1 ? 'towards what the original says' : `towards what the original says (${formatPercent(distill)}) and the text`,
     `on ${describeData(options.data)}`,
     `steps of ${batch} × ${length} tokens`,
-    `learning rate up to ${learning_rate.toPrecision(2).replace(/\.?0+(e|$)/, '$1')}`,
+    `learning rate up to ${formatRate(learning_rate)}`,
     run.device ? `on ${run.device}` : '',
   ]
     .filter(Boolean)
@@ -75,10 +75,10 @@ export function tilesOf(run: RunView, history: History | undefined): readonly Ti
   }
   if (start && best) {
     tiles.push({
-      name: 'Perplexity, held-back text',
+      name: 'Perplexity',
       value: `${perplexityOf(start.loss)} → ${perplexityOf(best.loss)}`,
-      note: typeof original === 'number' ? `the original has ${perplexityOf(original)}` : 'the original is not loaded',
-      hint: 'Before healing and at the best validation, on sequences that are not trained on. Lower is better.',
+      note: typeof original === 'number' ? `the original has ${perplexityOf(original)}` : 'on text held back',
+      hint: 'On text held back, which is not trained on: before healing, and at the best validation. Lower is better.',
     });
     const lost = typeof original === 'number' ? start.loss - original : 0;
     if (lost > 0) {
@@ -93,7 +93,7 @@ export function tilesOf(run: RunView, history: History | undefined): readonly Ti
   if (last) {
     tiles.push(
       { name: 'Training loss', value: `${formatNumber(last.cross_entropy)} nats`, note: `gradient norm ${formatNumber(last.gradient)}`, hint: 'Cross entropy per token on what is trained on, the latest.' },
-      { name: 'Learning rate', value: last.learning_rate.toExponential(1), note: 'warm-up, then along half a cosine', hint: 'Of the latest step.' },
+      { name: 'Learning rate', value: formatRate(last.learning_rate), note: `at most ${formatRate(optionsOf(run)?.learning_rate ?? 5e-4)}`, hint: 'Of the latest step: it rises in the warm-up, then falls along half a cosine.' },
       { name: 'Speed', value: `${formatNumber(last.tokens_per_second)} tokens/s`, note: plan ? `${formatDuration(plan.tokens_per_step / last.tokens_per_second)} a step` : '', hint: 'Tokens trained on; validations do not count.' },
       memoryTile(last.memory, run.estimate?.memory_available),
     );
@@ -104,7 +104,7 @@ export function tilesOf(run: RunView, history: History | undefined): readonly Ti
 function memoryTile(memory: Readonly<Record<string, number>>, available: number | undefined): Tile {
   const devices = Object.entries(memory);
   const most = Math.max(0, ...devices.map(([, bytes]) => bytes));
-  const note = devices.length > 1 ? devices.map(([device, bytes]) => `${device} ${formatBytes(bytes)}`).join(', ') : `${devices[0]?.[0] ?? ''}${available === undefined ? '' : `, of ${formatBytes(available)} there were`}`;
+  const note = devices.length > 1 ? devices.map(([device, bytes]) => `${device} ${formatBytes(bytes)}`).join(', ') : `${devices[0]?.[0] ?? ''}${available === undefined ? '' : `; ${formatBytes(available)} were free`}`;
   return { name: 'Memory', value: formatBytes(most), note, hint: 'On a GPU the most that was in use so far; on a CPU what the process has now.' };
 }
 
@@ -118,6 +118,11 @@ function timeTile({ state, status, result }: RunView): readonly Tile[] {
 
 function clock(seconds: number): string {
   return new Date(Date.now() + 1000 * seconds).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+}
+
+/** `5e-4`. */
+export function formatRate(rate: number): string {
+  return rate === 0 ? '0' : Number(rate.toPrecision(2)).toExponential();
 }
 
 /** KL(original ‖ model), nats per token, out of the mix that is trained on; undefined without distillation. */

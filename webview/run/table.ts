@@ -3,7 +3,7 @@ import type { RunView } from '../../extension/protocol/types.ts';
 import { formatBytes, formatNumber } from '../../extension/runs/format.ts';
 import { HealFold, type History } from '../../extension/runs/healFold.ts';
 import { perplexityOf } from '../../extension/views/healText.ts';
-import { klOf, optionsOf } from './facts.ts';
+import { formatRate, klOf, optionsOf } from './facts.ts';
 import { h } from '../ui/dom.ts';
 
 /** More rows nobody reads; each then stands for several steps. */
@@ -16,17 +16,35 @@ export interface Row {
 
 export const COLUMNS = ['Step', 'Validation loss, nats', 'Perplexity', 'Training loss, nats', 'KL, nats', 'Learning rate', 'Tokens/s', 'Memory', 'Gradient norm'] as const;
 
-/** The latest first: it is what changes. */
+/** The latest first: it is what changes. A validation and the steps up to it stand in one row. */
 export function rowsOf(run: RunView, history: History): readonly Row[] {
   const thinned = new HealFold(ROWS);
   history.steps.forEach(step => thinned.add(step));
   const options = optionsOf(run);
-  const trained = (thinned.value?.steps ?? []).map(step => ({
-    step: step.step,
-    cells: ['', '', formatNumber(step.cross_entropy), formatMaybe(klOf(step, options)), step.learning_rate.toExponential(1), formatNumber(step.tokens_per_second), Object.values(step.memory).map(formatBytes).join(', '), formatNumber(step.gradient)],
-  }));
-  const validated = history.validations.map(({ step, loss }) => ({ step, cells: [formatNumber(loss), perplexityOf(loss), '', '', '', '', '', ''] }));
-  return [...trained, ...validated].sort((a, b) => b.step - a.step);
+  const trained = new Map((thinned.value?.steps ?? []).map(step => [step.step, step]));
+  const validated = new Map(history.validations.map(validation => [validation.step, validation]));
+  return [...new Set([...trained.keys(), ...validated.keys()])]
+    .sort((a, b) => b - a)
+    .map(step => {
+      const [training, validation] = [trained.get(step), validated.get(step)];
+      const kl = training && klOf(training, options);
+      return {
+        step,
+        cells: [
+          ...(validation ? [validation.loss.toFixed(3), perplexityOf(validation.loss)] : ['', '']),
+          ...(training
+            ? [
+                training.cross_entropy.toFixed(3),
+                kl === undefined ? '' : kl.toFixed(3),
+                formatRate(training.learning_rate),
+                formatNumber(training.tokens_per_second),
+                Object.values(training.memory).map(formatBytes).join(', '),
+                training.gradient.toFixed(3),
+              ]
+            : ['', '', '', '', '', '']),
+        ],
+      };
+    });
 }
 
 export function tableView(run: RunView, history: History): HTMLElement {
@@ -41,8 +59,4 @@ export function tableView(run: RunView, history: History): HTMLElement {
       h('tbody', {}, ...rowsOf(run, history).map(({ step, cells }) => h('tr', {}, h('th', { scope: 'row' }, step.toLocaleString('en')), ...cells.map(text => h('td', {}, text))))),
     ),
   );
-}
-
-function formatMaybe(value: number | undefined): string {
-  return value === undefined ? '' : formatNumber(value);
 }

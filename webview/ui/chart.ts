@@ -50,6 +50,8 @@ export interface PlotLine {
 
 export interface PlotAxis {
   readonly title: string;
+  /** The title is said by hovers and not drawn. */
+  readonly bare?: boolean;
   readonly scale: 'log' | 'linear';
   readonly min?: number;
   readonly max?: number;
@@ -180,23 +182,24 @@ function dataset({ label, colour, shape, kind, points }: PlotLine, theme: Theme)
     pointRotation: points.map(({ cut }) => (cut ? 180 : 0)),
     pointRadius: points.map((_, index) => (kind === 'trend' && points.length > 1 ? 0 : isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
     pointHoverRadius: radius + 1,
-    borderWidth: 1.5,
+    borderWidth: kind === 'trend' ? 1.2 : 1.5,
     borderDash: isSolid ? [] : [5, 3],
     showLine: kind !== 'point',
     // Marks at the edge of the chart are drawn whole.
     clip: 6,
-    order: isSolid ? 0 : 1,
+    // What has marks lies on top.
+    order: isSolid && kind !== 'trend' ? 0 : 1,
   };
 }
 
 function optionsOf({ x, y, lines, onPick }: Plot, theme: Theme): NonNullable<ConstructorParameters<typeof Chart<'line', PlotPoint[]>>[1]['options']> {
   const grid = { color: `color-mix(in srgb, ${theme.muted} ${theme.contrast ? 60 : 22}%, transparent)` };
   const font = { family: theme.font, size: 11 };
-  const axis = ({ title, scale, min, max, format }: PlotAxis) => ({
+  const axis = ({ title, bare, scale, min, max, format }: PlotAxis) => ({
     type: scale === 'log' ? ('logarithmic' as const) : ('linear' as const),
     ...(min === undefined ? {} : { min }),
     ...(max === undefined ? {} : { max }),
-    title: { display: true, text: title, color: theme.foreground, font },
+    title: { display: bare !== true, text: title, color: theme.foreground, font },
     ticks: {
       color: theme.muted,
       font,
