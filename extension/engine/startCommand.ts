@@ -41,7 +41,7 @@ export function startLine(environment: Environment, directory: string, { process
 
 /** `2`, `4 processes`, `2x8` (machines × processes on each); undefined for what is none of these. */
 export function parseSpread(text: string): Spread | undefined {
-  const [, first, second] = /^([1-9]\d{0,3})\s*(?:[x×*]\s*([1-9]\d{0,3}))?(?:\s*\p{L}+)?$/u.exec(text.trim()) ?? [];
+  const [, first, second] = /^([1-9]\d{0,3})\s*(?:[x×*]\s*([1-9]\d{0,3}))?(?:\s*\p{L}{2,})?$/u.exec(text.trim()) ?? [];
   if (first === undefined) {
     return undefined;
   }

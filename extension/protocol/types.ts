@@ -601,6 +601,8 @@ export interface HealValidationEvent {
 }
 export interface HealOptions {
   /**
+   * What to train on.
+   *
    * @minItems 1
    */
   data?: [HealData, ...HealData[]];
@@ -627,6 +629,9 @@ export interface HealOptions {
    * Largest norm of the gradient of a step; a longer one is shortened to it.
    */
   clip?: number;
+  /**
+   * Of AdamW.
+   */
   weight_decay?: number;
   /**
    * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
@@ -1517,6 +1522,8 @@ export interface CalibrationOptions2 {
  */
 export interface PlanHeal {
   /**
+   * What to train on.
+   *
    * @minItems 1
    */
   data?: [HealData, ...HealData[]];
@@ -1543,6 +1550,9 @@ export interface PlanHeal {
    * Largest norm of the gradient of a step; a longer one is shortened to it.
    */
   clip?: number;
+  /**
+   * Of AdamW.
+   */
   weight_decay?: number;
   /**
    * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
@@ -1618,6 +1628,8 @@ export interface EvaluateOptions2 {
 }
 export interface PlanHeal1 {
   /**
+   * What to train on.
+   *
    * @minItems 1
    */
   data?: [HealData, ...HealData[]];
@@ -1644,6 +1656,9 @@ export interface PlanHeal1 {
    * Largest norm of the gradient of a step; a longer one is shortened to it.
    */
   clip?: number;
+  /**
+   * Of AdamW.
+   */
   weight_decay?: number;
   /**
    * Share of the loss that is KL(original ‖ model); the rest is cross entropy.

@@ -1,6 +1,6 @@
 /** A run as the views see it, and what they show of it: pure functions. */
 import type { ErrorInfo, Progress, RunRequest, RunResult, RunStatus } from '../protocol/types.ts';
-import type { RunSummary } from './fold.ts';
+import { EMPTY_SUMMARY, type RunSummary } from './fold.ts';
 import { formatDuration, formatNumber } from './format.ts';
 
 export type RunKind = RunRequest['kind'];
@@ -24,6 +24,11 @@ export interface Run {
   readonly finishing?: true;
   /** What cannot be read, in words. In another state than `invalid` the rest of the run is still right. */
   readonly problem?: string;
+}
+
+/** A run of which only the status is known, for the functions that tell how far it is. */
+export function runOf(status: RunStatus): Run {
+  return { id: '', directory: '', title: '', created: '', state: status.state, status, summary: EMPTY_SUMMARY };
 }
 
 /** True while a process works on it or waits for its turn. */

@@ -2,9 +2,8 @@
 import type { HealOptions, RunView } from '../../extension/protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
 import { bestOf, type History } from '../../extension/runs/healFold.ts';
-import { isActive, progressText } from '../../extension/runs/run.ts';
+import { isActive, progressText, runOf } from '../../extension/runs/run.ts';
 import { describeData, perplexityOf } from '../../extension/views/healText.ts';
-import { runOf } from '../ui/runStrip.ts';
 
 export interface Tile {
   readonly name: string;
@@ -94,7 +93,7 @@ export function tilesOf(run: RunView, history: History | undefined): readonly Ti
     tiles.push(
       { name: 'Training loss', value: `${formatNumber(last.cross_entropy)} nats`, note: `gradient norm ${formatNumber(last.gradient)}`, hint: 'Cross entropy per token on what is trained on, the latest.' },
       { name: 'Learning rate', value: formatRate(last.learning_rate), note: `at most ${formatRate(optionsOf(run)?.learning_rate ?? 5e-4)}`, hint: 'Of the latest step: it rises in the warm-up, then falls along half a cosine.' },
-      { name: 'Speed', value: `${formatNumber(last.tokens_per_second)} tokens/s`, note: plan ? `${formatDuration(plan.tokens_per_step / last.tokens_per_second)} a step` : '', hint: 'Tokens trained on; validations do not count.' },
+      { name: 'Tokens per second', value: formatNumber(last.tokens_per_second), note: plan ? `${formatDuration(plan.tokens_per_step / last.tokens_per_second)} a step` : '', hint: 'Tokens trained on; validations do not count.' },
       memoryTile(last.memory, run.estimate?.memory_available),
     );
   }

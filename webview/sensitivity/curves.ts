@@ -1,8 +1,9 @@
 /** The metric of the selected layers at all sizes: measured points with their errors, and beside them what was predicted. */
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
-import { LinePlot, type Plot, type PlotAxis, type PlotLine, type PlotPoint, type Shape } from '../ui/chart.ts';
+import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import type { Plot, PlotAxis, PlotLine, PlotPoint, Shape } from '../ui/plot.ts';
 import type { Theme } from '../ui/theme.ts';
 import { button } from '../ui/toolkit.ts';
 import type { Axis, Figures, Value } from './figures.ts';

@@ -1,13 +1,7 @@
 /** How far a run is, and its buttons. */
 import type { RunStatus } from '../../extension/protocol/types.ts';
-import { EMPTY_SUMMARY } from '../../extension/runs/fold.ts';
-import { fractionDone, isActive, progressText, type Run } from '../../extension/runs/run.ts';
+import { fractionDone, isActive, progressText, runOf } from '../../extension/runs/run.ts';
 import { h } from './dom.ts';
-
-/** A run of which only the status is known, for the functions that tell how far it is. */
-export function runOf(status: RunStatus): Run {
-  return { id: '', directory: '', title: '', created: '', state: status.state, status, summary: EMPTY_SUMMARY };
-}
 
 export class RunStrip {
   readonly #text = h('span', { class: 'run-text' });
