@@ -5,7 +5,7 @@ import * as vscode from 'vscode';
 import type { Model } from '../checkpoint/index.ts';
 import { budgetText, guessedSpeed, type HealBudget, leastMemory, type Load, type Machine, parseHealBudget, tokensIn } from '../plan/healing.ts';
 import type { DeviceInfo, HealData } from '../protocol/types.ts';
-import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
+import { formatBytes, formatDuration, formatParameters, formatPercent } from '../runs/format.ts';
 import { describeSource } from '../views/healText.ts';
 import { oneLine, shortPath } from '../views/text.ts';
 import { askDataSet, BUILTIN, chosenText, OWN } from './calibrationText.ts';
@@ -186,8 +186,8 @@ export function lossItems(original: string | undefined): readonly Item<number>[]
   const name = original === undefined ? vscode.l10n.t('the original') : path.basename(original);
   const missing = isThere ? '' : vscode.l10n.t('not at {0}: you are asked where it is', original === undefined ? '?' : shortPath(original));
   return [
-    { label: vscode.l10n.t('What the original says, and the text'), description: missing, detail: vscode.l10n.t('Half KL to {0}, half cross entropy: keeps what the model knows and fits the text.', name), value: 0.5 },
-    { label: vscode.l10n.t('Only what the original says'), description: missing, detail: vscode.l10n.t('KL to {0}: best for other texts than the one that is trained on.', name), value: 1 },
+    { label: vscode.l10n.t('What the original says, and the text'), description: missing, detail: vscode.l10n.t('Half KL to {0}, half cross entropy.', name), value: 0.5 },
+    { label: vscode.l10n.t('Only what the original says'), description: missing, detail: vscode.l10n.t('KL to {0} alone: the text is only what both are asked about.', name), value: 1 },
     { label: vscode.l10n.t('The text alone'), detail: vscode.l10n.t('Cross entropy: the original is not loaded, which saves memory and time.'), value: 0 },
   ];
 }
@@ -252,8 +252,14 @@ function budgetItem(budget: HealBudget, speed: number | undefined): Item<HealBud
           : vscode.l10n.t('about {0} tokens', formatParameters(Number(tokens.toPrecision(1))))
         : speed === undefined
           ? ''
-          : vscode.l10n.t('about {0}', budgetText({ minutes: Math.max(1, Math.round(budget.tokens / speed / 60)) }));
+          : vscode.l10n.t('about {0}', formatDuration(roughly(budget.tokens / speed)));
   return { label: budgetText(budget), ...(about === '' ? {} : { description: about }), value: budget };
+}
+
+/** In whole minutes or hours: an estimate is no surer. */
+function roughly(seconds: number): number {
+  const unit = seconds < 5400 ? 60 : 3600;
+  return Math.max(unit, unit * Math.round(seconds / unit));
 }
 
 /** `small-healed`, then `small-healed-2`: the first that is not there yet. */

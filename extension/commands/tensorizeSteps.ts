@@ -145,7 +145,7 @@ export async function checkOutput(parent: string, name: string, model: Pick<Mode
  * @param more said of the run before that.
  */
 export function measureLook(parent: string, measure: boolean, more?: string): { readonly button: vscode.QuickInputButton; readonly prompt: string } {
-  const where = [...(more === undefined ? [] : [more]), vscode.l10n.t('Name of the new model’s folder in {0}.', parent)].join(' ');
+  const where = [vscode.l10n.t('Name of the new model’s folder in {0}.', parent), ...(more === undefined ? [] : [more])].join(' ');
   return measure
     ? {
         button: { iconPath: new vscode.ThemeIcon('graph'), tooltip: vscode.l10n.t('Do not measure') },

@@ -43,7 +43,7 @@ async function types(schema: Schema): Promise<string> {
 function validators(schema: Schema): { js: string; dts: string } {
   const ajv = new Ajv2020({ code: { source: true, esm: true }, strict: false, discriminator: true, inlineRefs: false });
   // Ajv reads the tag from the variants themselves and refuses OpenAPI's `mapping`.
-  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : value))) as Schema;
+  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : isTagged(value) ? { type: 'object', ...value } : value))) as Schema;
   ajv.addSchema(plain, 'bondwise');
   const js = standaloneCode.default(ajv, Object.fromEntries(ROOTS.map(name => [`is${name}`, `bondwise#/$defs/${name}`])));
   // The only helper that ajv takes from its own package is the count of code points; a bundle in a webview has no require.
@@ -54,6 +54,11 @@ function validators(schema: Schema): { js: string; dts: string } {
   const names = ROOTS.map(name => `export const is${name}: Validator<${name}>;`).join('\n');
   const dts = `${HEADER}import type { ${ROOTS.join(', ')} } from './types.ts';\n\nexport interface Validator<T> {\n  (value: unknown): value is T;\n  errors?: { instancePath: string; message?: string; params?: Readonly<Record<string, unknown>> }[] | null;\n}\n${names}\n`;
   return { js: `${HEADER}${inlined}\n`, dts };
+}
+
+/** Ajv passes over what is no object where a tag tells the variants apart: a number would be every one of them. */
+function isTagged(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && 'discriminator' in value;
 }
 
 /** Of these keys an object has one, which pydantic checks by code. */
