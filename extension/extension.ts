@@ -3,6 +3,7 @@ import path from 'node:path';
 import * as vscode from 'vscode';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
+import { heal } from './commands/heal.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
@@ -17,6 +18,7 @@ import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
+import { RunPanels } from './panels/run.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
 import { TensorsEditors } from './panels/tensors.ts';
@@ -40,6 +42,7 @@ export interface Api {
   readonly runs: RunStore;
   readonly runsTree: RunsTree;
   readonly panels: ComparePanels;
+  readonly runPanels: RunPanels;
   readonly profiles: ProfileList;
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
@@ -64,6 +67,8 @@ export function activate(context: vscode.ExtensionContext): Api {
   const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
   const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
   const compare = (folder: string) => panels.show(folder);
+  const runPanels = new RunPanels({ extension: context.extensionUri, runs, log });
+  const showPanel = (directory: string) => runPanels.show(directory);
   const showRun = (directory: string) => revealRun(runView, directory);
   const plans = new PlanOverlays();
   const selection = new LayerSelection(modelsTree, modelsView);
@@ -72,7 +77,7 @@ export function activate(context: vscode.ExtensionContext): Api {
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity };
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -84,6 +89,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     runsView,
     engine,
     panels,
+    runPanels,
     profiles,
     selection,
     plans,
@@ -97,6 +103,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      heal: (...args) => heal({ context, models, runs, engine, storage, showRun, showPanel }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
@@ -112,5 +119,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans, tensors };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors };
 }

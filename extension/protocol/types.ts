@@ -615,6 +615,8 @@ export interface HealValidationEvent {
 }
 export interface HealOptions {
   /**
+   * What to train on.
+   *
    * @minItems 1
    */
   data?: [HealData, ...HealData[]];
@@ -641,6 +643,9 @@ export interface HealOptions {
    * Largest norm of the gradient of a step; a longer one is shortened to it.
    */
   clip?: number;
+  /**
+   * Of AdamW.
+   */
   weight_decay?: number;
   /**
    * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
@@ -1660,6 +1665,8 @@ export interface CalibrationOptions2 {
  */
 export interface PlanHeal {
   /**
+   * What to train on.
+   *
    * @minItems 1
    */
   data?: [HealData, ...HealData[]];
@@ -1686,6 +1693,9 @@ export interface PlanHeal {
    * Largest norm of the gradient of a step; a longer one is shortened to it.
    */
   clip?: number;
+  /**
+   * Of AdamW.
+   */
   weight_decay?: number;
   /**
    * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
@@ -1769,6 +1779,8 @@ export interface EvaluateOptions2 {
 }
 export interface PlanHeal1 {
   /**
+   * What to train on.
+   *
    * @minItems 1
    */
   data?: [HealData, ...HealData[]];
@@ -1795,6 +1807,9 @@ export interface PlanHeal1 {
    * Largest norm of the gradient of a step; a longer one is shortened to it.
    */
   clip?: number;
+  /**
+   * Of AdamW.
+   */
   weight_decay?: number;
   /**
    * Share of the loss that is KL(original ‖ model); the rest is cross entropy.

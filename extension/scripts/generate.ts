@@ -44,7 +44,7 @@ async function types(schema: Schema): Promise<string> {
 function validators(schema: Schema): { js: string; dts: string } {
   const ajv = new Ajv2020({ code: { source: true, esm: true }, strict: false, discriminator: true, inlineRefs: false });
   // Ajv reads the tag from the variants themselves and refuses OpenAPI's `mapping`.
-  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : value))) as Schema;
+  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : isTagged(value) ? { type: 'object', ...value } : value))) as Schema;
   ajv.addSchema(plain, 'bondwise');
   const js = standaloneCode.default(ajv, Object.fromEntries(ROOTS.map(name => [`is${name}`, `bondwise#/$defs/${name}`])));
   // The only helper that ajv takes from its own package is the count of code points; a bundle in a webview has no require.
@@ -56,6 +56,14 @@ function validators(schema: Schema): { js: string; dts: string } {
   const dts = `${HEADER}import type { ${ROOTS.join(', ')} } from './types.ts';\n\nexport interface Validator<T> {\n  (value: unknown): value is T;\n  errors?: { instancePath: string; message?: string; params?: Readonly<Record<string, unknown>> }[] | null;\n}\n${names}\n`;
   return { js: `${HEADER}${inlined}\n`, dts };
 }
+
+/** Ajv passes over what is no object where a tag tells the variants apart: a number would be every one of them. */
+function isTagged(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && 'discriminator' in value;
+}
+
+/** Of these keys an object has one, which pydantic checks by code. */
+const EXACTLY_ONE: Readonly<Partial<Record<string, readonly string[]>>> = { TensorizeRule: ['chi', 'keep', 'error'], PlanHeal: ['minutes', 'tokens', 'epochs'] };
 
 /** The schema of a plan alone, for an editor. Leaving a key out is enough there: no `null` beside each value, in checks and completions. */
 function planSchema({ $defs }: Schema): string {
@@ -87,8 +95,8 @@ function planSchema({ $defs }: Schema): string {
   const definitions: Record<string, unknown> = {};
   // A set also gives what is added to it while it is walked.
   for (const name of used) {
-    const sizes = ['chi', 'keep', 'error'].map(size => ({ required: [size] }));
-    definitions[name] = { ...(plain($defs[name]) as object), ...(name === 'TensorizeRule' ? { oneOf: sizes } : {}) };
+    const exactlyOne = EXACTLY_ONE[name]?.map(key => ({ required: [key] }));
+    definitions[name] = { ...(plain($defs[name]) as object), ...(exactlyOne && { oneOf: exactlyOne }) };
   }
   return `${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...root, allowComments: true, allowTrailingCommas: true, definitions }, null, 1)}\n`;
 }

@@ -6,6 +6,7 @@ import { readState } from './state.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
 import '../ui/popups.css';
+import '../ui/charts.css';
 import './heatmap.css';
 import './style.css';
 import { SensitivityView } from './view.ts';

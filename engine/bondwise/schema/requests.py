@@ -129,7 +129,7 @@ class ProfileOptions(Strict):
 class HealSettings(Strict):
     """How long, on what and with which loss the cores of a compressed model are trained."""
 
-    data: Annotated[list[HealData], Field(min_length=1)] = [HealData(data="builtin")]
+    data: Annotated[list[HealData], Field(min_length=1, description="What to train on.")] = [HealData(data="builtin")]
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     batch: Annotated[int, Field(ge=1, description="Sequences in a step.")] = 8
     minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
@@ -138,7 +138,7 @@ class HealSettings(Strict):
     learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
     distill: Annotated[
         float, Field(ge=0, le=1, description="Share of the loss that is KL(original ‖ model); the rest is cross entropy.")
     ] = 0.5
