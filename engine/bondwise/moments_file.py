@@ -20,8 +20,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from bondwise import atomic
-from bondwise.calibrate import Half, Moments
 from bondwise.kept import make_room
+from bondwise.moments import Half, Moments
 from bondwise.queue import bondwise_home
 from bondwise.trust import code_files
 

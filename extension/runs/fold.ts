@@ -1,5 +1,6 @@
 /** What a journal says, as one value: a fold over its events. */
 import { ProfileFold } from '../profile/fold.ts';
+import { HealFold, type History } from './healFold.ts';
 import type {
   EndedEvent,
   ErrorInfo,
@@ -22,10 +23,12 @@ export interface RunSummary {
   readonly phase?: string;
   /** Finished layers in the order of the journal; a layer done again after a resume stands once, with its last figures. */
   readonly layers: readonly LayerFigures[];
-  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation };
+  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation };
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
+  /** How a healing has gone so far. */
+  readonly heal?: History;
   /** Each warning once. */
   readonly warnings: readonly string[];
   /** How the last process ended; absent while one works, and after one that could not say. */
@@ -34,7 +37,7 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile'>;
+type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'heal'>;
 
 export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
 
@@ -42,6 +45,7 @@ export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evalua
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
+  readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
   readonly #warnings = new Set<string>();
 
@@ -50,8 +54,8 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const profile = this.#profile.value;
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }) };
+    const [profile, heal] = [this.#profile.value, this.#heal.value];
+    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }), ...(heal && { heal }) };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -66,6 +70,7 @@ export class Fold {
       this.#warnings.add(event.message);
     }
     this.#profile.add(event);
+    this.#heal.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_model, save_tiny_model
 
 from bondwise import calibration, compress, kept, moments_file
-from bondwise.calibrate import Half, Moments, collect_moments, find_directions
+from bondwise.calibrate import collect_moments, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.modelmap import map_model
+from bondwise.moments import Half, Moments
 from bondwise.moments_file import MomentStore, store_key
 from bondwise.queue import bondwise_home
 from bondwise.schema import CalibrationOptions

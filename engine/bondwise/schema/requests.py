@@ -55,6 +55,13 @@ class EvaluateOptions(Strict):
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
 
 
+class HealData(Strict):
+    """One source of text, and its share among several."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
+    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
+
+
 class CalibrationOptions(Strict):
     """The text that the methods `input` and `fisher` learn from."""
 
@@ -65,6 +72,9 @@ class CalibrationOptions(Strict):
             "model writes itself."
         ),
     ] = "builtin"
+    also: Annotated[
+        list[HealData], Field(description="More texts, whose sequences come by turns with those of `data`, which has the weight 1.")
+    ] = []
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 16
 
@@ -116,17 +126,10 @@ class ProfileOptions(Strict):
         return self
 
 
-class HealData(Strict):
-    """One source of text, and its share among several."""
-
-    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
-    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
-
-
 class HealSettings(Strict):
     """How long, on what and with which loss the cores of a compressed model are trained."""
 
-    data: Annotated[list[HealData], Field(min_length=1)] = [HealData(data="builtin")]
+    data: Annotated[list[HealData], Field(min_length=1, description="What to train on.")] = [HealData(data="builtin")]
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     batch: Annotated[int, Field(ge=1, description="Sequences in a step.")] = 8
     minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
@@ -135,7 +138,7 @@ class HealSettings(Strict):
     learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
     distill: Annotated[
         float, Field(ge=0, le=1, description="Share of the loss that is KL(original ‖ model); the rest is cross entropy.")
     ] = 0.5
