@@ -38,9 +38,9 @@ def free_gauge(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
         left, values, right = torch.linalg.svd(upper @ first, full_matrices=False)
         roots = values.sqrt()
         whole = nn.Linear(second.shape[1], second.shape[0], bias=False, device="meta")
-        whole.weight = nn.Parameter(basis @ (left * roots))
+        whole.weight = nn.Parameter((basis @ (left * roots)).contiguous())
         module.cores[1] = whole
-        module.cores[0].register_parameter("weight", nn.Parameter(roots[:, None] * right))
+        module.cores[0].register_parameter("weight", nn.Parameter((roots[:, None] * right).contiguous()))
     return layers
 
 
