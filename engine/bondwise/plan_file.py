@@ -93,8 +93,14 @@ def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
         options["refit"] = plan.refit
     for key, text in (("calibration", plan.calibration), ("evaluate", plan.evaluate)):
         if text is not None:
-            options[key] = {**text.model_dump(), "data": _absolute(text.data, folder) if _is_file(text.data) else text.data}
+            options[key] = _with_files(text.model_dump(), folder)
     return _absolute(plan.model, folder), options
+
+
+def _with_files(text: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A text as options, and those beside it, with absolute files."""
+    found = text | {"data": _absolute(text["data"], folder)} if _is_file(text["data"]) else text
+    return found | ({"also": [_with_files(one, folder) for one in text["also"]]} if "also" in text else {})
 
 
 def heal_options(path: Path, plan: PlanFile) -> dict[str, Any] | None:
@@ -103,7 +109,7 @@ def heal_options(path: Path, plan: PlanFile) -> dict[str, Any] | None:
         return None
     folder, heal = path.parent, plan.heal
     options = heal.model_dump(exclude_none=True, exclude_defaults=True)
-    options["data"] = [one.model_dump() | {"data": _absolute(one.data, folder) if _is_file(one.data) else one.data} for one in heal.data]
+    options["data"] = [_with_files(one.model_dump(), folder) for one in heal.data]
     if heal.teacher is not None:
         options["teacher"] = _absolute(heal.teacher, folder)
     options["output"] = _absolute(heal.output or f"{plan.output}-healed", folder)

@@ -139,12 +139,18 @@ function budgetOf({ minutes, tokens, epochs }: Pick<HealOptions, 'minutes' | 'to
 }
 
 /**
- * A section of a plan that names a text, which is absolute then; null where the plan has no such section.
+ * A section of a plan that names a text, or several, whose files are absolute then; null where the plan has no such section.
  * @throws PlanError for a file that is not there.
  */
 async function withText<K extends 'evaluate' | 'calibration'>(plan: Plan, key: K, at: (relative: string) => string): Promise<NonNullable<PlanFile[K]> | null> {
   const section = plan.file[key];
-  return section?.data ? { ...section, data: await existingText(plan, [key, 'data'], section.data, at) } : (section ?? null);
+  if (!section) {
+    return null;
+  }
+  const found = async <T extends { readonly data?: string }>(text: T, place: readonly (string | number)[]): Promise<T> =>
+    text.data === undefined ? text : { ...text, data: await existingText(plan, [...place, 'data'], text.data, at) };
+  const also = 'also' in section ? { also: await Promise.all(section.also.map((text, i) => found(text, [key, 'also', i]))) } : {};
+  return { ...(await found(section, [key])), ...also };
 }
 
 /** A text as the engine reads it: a file by its absolute path. @throws PlanError for one that is not there. */

@@ -1,6 +1,16 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
 export type HostMessage =
-  HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostRun | HostHeal;
+  | HostReply
+  | HostCompare
+  | HostSensitivity
+  | HostCells
+  | HostProfileRun
+  | HostSelection
+  | HostPlan
+  | HostTensors
+  | HostTensorFacts
+  | HostRun
+  | HostHeal;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -105,6 +115,10 @@ export interface CalibrationOptions {
    */
   data?: string;
   /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
    * Tokens in a sequence.
    */
   length?: number;
@@ -112,6 +126,19 @@ export interface CalibrationOptions {
    * More make the result better, for other texts above all, and take longer.
    */
   sequences?: number;
+}
+/**
+ * One source of text, and its share among several.
+ */
+export interface HealData {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data: string;
+  /**
+   * Of the tokens, beside those of the other sources.
+   */
+  weight?: number;
 }
 /**
  * One layer at one size, measured: all else is the original model.
@@ -482,19 +509,6 @@ export interface ExchangePoint {
   perplexity?: number | null;
 }
 /**
- * One source of text, and its share among several.
- */
-export interface HealData {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
-   */
-  data: string;
-  /**
-   * Of the tokens, beside those of the other sources.
-   */
-  weight?: number;
-}
-/**
  * What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several.
  */
 export interface HealHistory {
@@ -642,6 +656,14 @@ export interface HealOptions {
    */
   temperature?: number;
   teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
   /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
@@ -923,6 +945,112 @@ export interface PlanResult {
    */
   exchange: ExchangePoint[];
 }
+export interface HostTensors {
+  type: 'tensors';
+  file: TensorFile;
+  /**
+   * A tensor to choose; null leaves it to the view.
+   */
+  choose: string | null;
+}
+/**
+ * A safetensors file, by its header alone.
+ */
+export interface TensorFile {
+  name: string;
+  /**
+   * Of the whole file.
+   */
+  bytes: number;
+  header_bytes: number;
+  /**
+   * Free text of whoever wrote the file.
+   */
+  metadata: {
+    [k: string]: string;
+  };
+  tensors: TensorInfo[];
+}
+export interface TensorInfo {
+  name: string;
+  shape: number[];
+  dtype: string;
+  parameters: number;
+  bytes: number;
+}
+/**
+ * What was computed of a tensor, or why it could not be.
+ */
+export interface HostTensorFacts {
+  type: 'tensorFacts';
+  name: string;
+  facts?: TensorFacts | null;
+  spectrum?: TensorSpectrum | null;
+  problem?: string | null;
+}
+/**
+ * `tensor FILE NAME --json`. Figures are of the finite values; null where there are none.
+ */
+export interface TensorFacts {
+  name: string;
+  dtype: string;
+  shape: number[];
+  count: number;
+  nan: number;
+  infinite: number;
+  zeros: number;
+  minimum: number | null;
+  maximum: number | null;
+  mean: number | null;
+  /**
+   * Standard deviation.
+   */
+  deviation: number | null;
+  /**
+   * Frobenius norm.
+   */
+  norm: number | null;
+  /**
+   * Where the first bin of the histogram begins.
+   */
+  low: number;
+  /**
+   * Where the last one ends.
+   */
+  high: number;
+  /**
+   * Values in each of the equal bins.
+   */
+  histogram: number[];
+}
+/**
+ * `tensor FILE NAME --spectrum --json`: of the tensor as a matrix [first axis, all others].
+ */
+export interface TensorSpectrum {
+  name: string;
+  rows: number;
+  columns: number;
+  /**
+   * Singular values, the largest first.
+   */
+  values: number[];
+  marks: SpectrumMark[];
+}
+/**
+ * What low rank at that size would keep of a matrix.
+ */
+export interface SpectrumMark {
+  /**
+   * Part of the parameters.
+   */
+  keep: number;
+  chi: number;
+  parameters: number;
+  /**
+   * Of the best approximation of that rank, in the Frobenius norm.
+   */
+  relative_error: number;
+}
 /**
  * The run of the panel, as it stands now.
  */
@@ -1038,6 +1166,10 @@ export interface CalibrationOptions1 {
    * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
   data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
   /**
    * Tokens in a sequence.
    */
@@ -1335,13 +1467,6 @@ export interface Inspection {
    */
   other: TensorInfo[];
 }
-export interface TensorInfo {
-  name: string;
-  shape: number[];
-  dtype: string;
-  parameters: number;
-  bytes: number;
-}
 export interface LayerEvent {
   /**
    * 1, 2, 3 … without gaps, across resumes.
@@ -1371,6 +1496,20 @@ export interface Lineage {
    */
   healing?: Healing[];
 }
+export interface ListLayersInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all.
+   */
+  layers?: string[];
+}
+/**
+ * Nothing is asked for.
+ */
+export interface ListModelsInput {}
 /**
  * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
  */
@@ -1509,6 +1648,10 @@ export interface CalibrationOptions2 {
    */
   data?: string;
   /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
    * Tokens in a sequence.
    */
   length?: number;
@@ -1563,6 +1706,14 @@ export interface PlanHeal {
    */
   temperature?: number;
   teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
   /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
@@ -1670,6 +1821,14 @@ export interface PlanHeal1 {
   temperature?: number;
   teacher?: string | null;
   /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
   train?: string[];
@@ -1707,6 +1866,24 @@ export interface PlanHeal1 {
    */
   output?: string | null;
 }
+export interface PlanInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
+   */
+  budget: string;
+  /**
+   * Layers that stay dense. Empty: as proposed (first block, down projections).
+   */
+  exclude?: string[];
+  /**
+   * Of the plan file, without its ending. Empty: as proposed.
+   */
+  name?: string;
+}
 /**
  * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
  */
@@ -1718,6 +1895,26 @@ export interface ProfileEvent {
   time: string;
   type: 'profile';
   profile: Sensitivity;
+}
+export interface ProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Measure the whole model with one layer compressed at a time, which takes longer.
+   */
+  measured?: boolean;
+}
+export interface ReadProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How many layers to name, the most sensitive first.
+   */
+  most?: number;
 }
 /**
  * A process took the run up: at the start and again at each resume.
@@ -1756,6 +1953,46 @@ export interface WarningEvent {
   type: 'warning';
   message: string;
 }
+export interface RunPlanInput {
+  /**
+   * Path of the plan file, NAME.bondwise.json.
+   */
+  plan: string;
+}
+export interface RunStatusInput {
+  /**
+   * A run by its id. Empty: the latest runs.
+   */
+  run?: string;
+}
+export interface TensorizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Layers by exact name, glob (*.mlp.up_proj) or regular expression (re:layers\.[4-9]\..*).
+   *
+   * @minItems 1
+   */
+  layers: [string, ...string[]];
+  /**
+   * What a layer keeps: a share of its parameters such as 50%, or a bond dimension such as 64.
+   */
+  size: string;
+  /**
+   * fisher loses least as a rule; plain needs no calibration text and loses most.
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
+}
 /**
  * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
  */
@@ -1779,7 +2016,9 @@ export interface WebviewRequest {
     | 'compare'
     | 'copyCommand'
     | 'saveFile'
-    | 'copyText';
+    | 'copyText'
+    | 'tensorFacts'
+    | 'tensorSpectrum';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

@@ -1,6 +1,6 @@
 /**
  * `npm run generate [-- --check]`: the engine's schema (engine/bondwise/schema/) → extension/protocol/{schema.json,types.ts,validate.js},
- * and plan.schema.json, by which VS Code itself checks and completes a plan file.
+ * and plan.schema.json, by which VS Code itself checks and completes a plan file. The manifest gets the schemas of the tools' input.
  * With --check nothing is written and the exit status says whether the files are up to date.
  */
 import { readFile, writeFile } from 'node:fs/promises';
@@ -17,7 +17,8 @@ interface Schema {
   $defs: Record<string, JSONSchema & { title?: string }>;
 }
 
-const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'WebviewRequest', 'HostMessage'];
+const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'RunStatusInput'];
+const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TensorFacts', 'TensorSpectrum', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
 const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 
 /** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */
@@ -100,15 +101,27 @@ function planSchema({ $defs }: Schema): string {
   return `${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...root, allowComments: true, allowTrailingCommas: true, definitions }, null, 1)}\n`;
 }
 
+/** The manifest with the schema of each tool's input: `bondwise_list_layers` takes `ListLayersInput`. */
+async function manifest({ $defs }: Schema): Promise<string> {
+  const found = JSON.parse(await readFile(path.join(projectRoot, 'package.json'), 'utf8')) as { contributes: { languageModelTools?: { name: string; inputSchema?: unknown }[] } };
+  for (const tool of found.contributes.languageModelTools ?? []) {
+    const name = `${tool.name.replace(/^bondwise/, '').replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())}Input`;
+    const schema = dropTitles($defs[name], false) as Record<string, unknown>;
+    tool.inputSchema = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'description'));
+  }
+  return `${JSON.stringify(found, null, 2)}\n`;
+}
+
 const environment = await ensureEnvironment();
 const { stdout } = await execa(environment.python, ['-m', 'bondwise', 'schema'], { cwd: path.join(projectRoot, 'engine') });
 const schema = JSON.parse(stdout) as Schema;
 const { js, dts } = validators(schema);
-const files = { 'schema.json': `${JSON.stringify(schema, null, 1)}\n`, 'types.ts': await types(schema), 'validate.js': js, 'validate.d.ts': dts, 'plan.schema.json': planSchema(schema) };
+const folder = 'extension/protocol';
+const files = { [`${folder}/schema.json`]: `${JSON.stringify(schema, null, 1)}\n`, [`${folder}/types.ts`]: await types(schema), [`${folder}/validate.js`]: js, [`${folder}/validate.d.ts`]: dts, [`${folder}/plan.schema.json`]: planSchema(schema), 'package.json': await manifest(schema) };
 const check = process.argv.includes('--check');
 const stale: string[] = [];
 for (const [name, text] of Object.entries(files)) {
-  const file = path.join(projectRoot, 'extension/protocol', name);
+  const file = path.join(projectRoot, name);
   if (text !== (await readFile(file, 'utf8').catch(() => ''))) {
     stale.push(name);
     if (!check) {
@@ -117,7 +130,7 @@ for (const [name, text] of Object.entries(files)) {
   }
 }
 if (check && stale.length > 0) {
-  console.error(`stale: extension/protocol/${stale.join(', ')}. Run: npm run generate`);
+  console.error(`stale: ${stale.join(', ')}. Run: npm run generate`);
   process.exit(1);
 }
-console.log(stale.length > 0 ? `wrote extension/protocol/${stale.join(', ')}` : 'the generated files are up to date');
+console.log(stale.length > 0 ? `wrote ${stale.join(', ')}` : 'the generated files are up to date');

@@ -16,11 +16,7 @@ declare function acquireVsCodeApi(): Host;
 const host = acquireVsCodeApi();
 const root = document.getElementById('root') ?? document.body;
 
-const channel = new Channel(host, message => {
-  if (message.type !== 'compare' && message.type !== 'run' && message.type !== 'heal') {
-    view.take(message);
-  }
-});
+const channel = new Channel(host, message => view.take(message));
 const view = new SensitivityView(readState(host.getState()), {
   request: (method, argument, rest) => channel.request(method, argument, rest),
   save: state => host.setState(state),

@@ -105,7 +105,7 @@ export class SensitivityView {
     });
   }
 
-  take(message: Exclude<HostMessage, { type: 'reply' | 'compare' | 'run' | 'heal' }>): void {
+  take(message: Exclude<HostMessage, { type: 'reply' }>): void {
     switch (message.type) {
       case 'sensitivity':
         this.#fold = new ProfileFold();
@@ -125,6 +125,8 @@ export class SensitivityView {
       case 'plan':
         this.#plan = message;
         break;
+      default:
+        return; // another panel's
     }
     this.#update();
   }

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Predicted, Record, Strict
+from bondwise.schema.command_line import TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
 from bondwise.schema.requests import RunRequest
@@ -89,8 +90,16 @@ class WebviewRequest(Strict):
         "copyCommand",
         "saveFile",
         "copyText",
+        "tensorFacts",
+        "tensorSpectrum",
     ]
-    argument: Annotated[str, Field(description="A layer for revealLayer; the text for copyText; the content for saveFile.")] | None = None
+    argument: (
+        Annotated[
+            str,
+            Field(description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile."),
+        ]
+        | None
+    ) = None
     name: Annotated[str, Field(description="The name to propose for saveFile.")] | None = None
     layers: list[str] | None = None
 
@@ -146,6 +155,32 @@ class HostPlan(Strict):
     plan: Annotated[PlanResult | None, Field(description="Null while it is not known, or no longer what the rules say.")]
 
 
+class TensorFile(Record):
+    """A safetensors file, by its header alone."""
+
+    name: str
+    bytes: Annotated[int, Field(description="Of the whole file.")]
+    header_bytes: int
+    metadata: Annotated[dict[str, str], Field(description="Free text of whoever wrote the file.")]
+    tensors: list[TensorInfo]
+
+
+class HostTensors(Strict):
+    type: Literal["tensors"] = "tensors"
+    file: TensorFile
+    choose: Annotated[str | None, Field(description="A tensor to choose; null leaves it to the view.")]
+
+
+class HostTensorFacts(Strict):
+    """What was computed of a tensor, or why it could not be."""
+
+    type: Literal["tensorFacts"] = "tensorFacts"
+    name: str
+    facts: TensorFacts | None = None
+    spectrum: TensorSpectrum | None = None
+    problem: str | None = None
+
+
 class HostRun(Strict):
     """The run of the panel, as it stands now."""
 
@@ -162,7 +197,17 @@ class HostHeal(Strict):
 
 
 HostMessage = Annotated[
-    HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostRun | HostHeal,
+    HostReply
+    | HostCompare
+    | HostSensitivity
+    | HostCells
+    | HostProfileRun
+    | HostSelection
+    | HostPlan
+    | HostTensors
+    | HostTensorFacts
+    | HostRun
+    | HostHeal,
     Field(discriminator="type"),
 ]
 """Extension → webview."""

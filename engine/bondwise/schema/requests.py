@@ -55,6 +55,13 @@ class EvaluateOptions(Strict):
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
 
 
+class HealData(Strict):
+    """One source of text, and its share among several."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
+    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
+
+
 class CalibrationOptions(Strict):
     """The text that the methods `input` and `fisher` learn from."""
 
@@ -65,6 +72,9 @@ class CalibrationOptions(Strict):
             "model writes itself."
         ),
     ] = "builtin"
+    also: Annotated[
+        list[HealData], Field(description="More texts, whose sequences come by turns with those of `data`, which has the weight 1.")
+    ] = []
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 16
 
@@ -116,13 +126,6 @@ class ProfileOptions(Strict):
         return self
 
 
-class HealData(Strict):
-    """One source of text, and its share among several."""
-
-    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
-    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
-
-
 class HealSettings(Strict):
     """How long, on what and with which loss the cores of a compressed model are trained."""
 
@@ -141,6 +144,17 @@ class HealSettings(Strict):
     ] = 0.5
     temperature: Annotated[float, Field(gt=0, description="Of both distributions in that KL.")] = 1.0
     teacher: Annotated[str, Field(description="The original model's folder; null: where the compressed one says it is.")] | None = None
+    teacher_device: Annotated[
+        str | None, Field(description="Where the original computes, as `device`; null: where the model does. Of one process.")
+    ] = None
+    teacher_top: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for "
+            "other runs. Null: from all of them.",
+        ),
+    ] = None
     train: Annotated[
         list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
     ] = []
