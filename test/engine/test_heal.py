@@ -113,6 +113,8 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(heal_run: Callable[..., Path]
     finish(run)
     whole, resumed = ((tmp_path / f"{name}-out" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert whole == resumed
+    # It went on, and did not begin anew: the first validation was told once.
+    assert [event["step"] for event in events(run, "heal-validation")].count(0) == 1
     losses = [{event["step"]: event["loss"] for event in events(tmp_path / name, "heal-validation")} for name in ("whole", "stopped")]
     assert losses[0] == losses[1]
 
