@@ -147,8 +147,8 @@ async function withText<K extends 'evaluate' | 'calibration'>(plan: Plan, key: K
   if (!section) {
     return null;
   }
-  const found = async <T extends { readonly data?: string }>(text: T, key: readonly (string | number)[]): Promise<T> =>
-    text.data ? { ...text, data: await existingText(plan, [...key, 'data'], text.data, at) } : text;
+  const found = async <T extends { readonly data?: string }>(text: T, place: readonly (string | number)[]): Promise<T> =>
+    text.data === undefined ? text : { ...text, data: await existingText(plan, [...place, 'data'], text.data, at) };
   const also = 'also' in section ? { also: await Promise.all(section.also.map((text, i) => found(text, [key, 'also', i]))) } : {};
   return { ...(await found(section, [key])), ...also };
 }

@@ -613,6 +613,24 @@ export interface HealValidationEvent {
   best: boolean;
   sample: string;
 }
+export interface HealInput {
+  /**
+   * A compressed model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How long to train.
+   */
+  minutes?: number;
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text afterwards.
+   */
+  measure?: boolean;
+}
 export interface HealOptions {
   /**
    * What to train on.

@@ -239,7 +239,9 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
   if (!model) {
     return tooltip(folder, []);
   }
-  const result = model.lineage?.result;
+  const healing = model.lineage?.healing?.at(-1)?.result;
+  // What was measured together is on one text.
+  const result = healing?.healed ? healing : model.lineage && { ...model.lineage.result, healed: undefined };
   return tooltip(model.name, [
     [vscode.l10n.t('Folder'), shortPath(folder)],
     ...(model.architecture ? [[vscode.l10n.t('Architecture'), model.architecture] as const] : []),
@@ -250,7 +252,7 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
     ...(model.lineage ? [[vscode.l10n.t('Made from'), model.lineage.base.name] as const] : []),
     ...healedLines(model),
     ...(result?.original && result.compressed
-      ? [[vscode.l10n.t('Perplexity'), `${perplexity(result.original)} → ${perplexity(result.compressed)}`] as const]
+      ? [[vscode.l10n.t('Perplexity'), [result.original, result.compressed, ...(result.healed ? [result.healed] : [])].map(perplexity).join(' → ')] as const]
       : []),
     ...(model.needsCode ? [vscode.l10n.t('This model needs its own Python code; a run asks before it uses it.')] : []),
   ]);
