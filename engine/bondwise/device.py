@@ -8,9 +8,12 @@ from __future__ import annotations
 import platform
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bondwise.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Memory(NamedTuple):
@@ -62,7 +65,7 @@ def fast_bfloat16(device: str) -> bool:
         return True
     import torch
 
-    able: dict[str, Any] = torch.cpu.get_capabilities() if device == "cpu" else {}
+    able: Mapping[str, Any] = torch.cpu.get_capabilities() if device == "cpu" else {}
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 

@@ -162,7 +162,6 @@ class Healer:
             teacher_sample=teacher_sample,
             start_loss=start,
             best_loss=start,
-            lowest=math.inf,
         )
         self._store.save_best(0, self._trained)
         self._save(state)
@@ -237,12 +236,13 @@ class Healer:
             self._optimizer.zero_grad(set_to_none=True)
         state.losses = [*state.losses, loss][-WINDOW:]
         if len(state.losses) == WINDOW:
-            state.lowest = min(state.lowest, sum(state.losses) / WINDOW)
+            mean = sum(state.losses) / WINDOW
+            state.lowest = mean if state.lowest is None else min(state.lowest, mean)
         state.step += 1
         state.tokens += plan.tokens_per_step
         state.data = dict(data.state())
         self._tell(state, pace, loss=loss, cross_entropy=cross_entropy, gradient=norm, rate=rate)
-        if runs_away(state.losses, state.lowest):
+        if state.lowest is not None and runs_away(state.losses, state.lowest):
             raise _Diverged(f"The loss runs away {where}: {sum(state.losses) / WINDOW:.2f} after {state.lowest:.2f}.")
 
     def _packs(self) -> list[Packed]:

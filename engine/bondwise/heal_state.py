@@ -57,8 +57,8 @@ class HealState(BaseModel):
     worse: int = 0
     """Validations since the best one."""
     losses: list[float] = []
-    """Of the last steps, and the lowest mean that they had: a loss that runs away is seen by them."""
-    lowest: float
+    """Of the last steps, and the lowest mean that they had, once there were enough: a loss that runs away is seen by them."""
+    lowest: float | None = None
     stopped: str | None = None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -32,8 +32,8 @@ class Fate(NamedTuple):
     """What ended another process."""
 
     error: ErrorInfo
-    died: bool
-    """By a signal or a power cut, and not by an error that it told."""
+    how: Literal["failed", "died", "stopped"]
+    """By an error that it told, without a word, or because it was asked to."""
 
 
 class Ranks:
@@ -87,6 +87,10 @@ class Ranks:
         """Of the others: these are the layers it has made, or this is why it made no more."""
         self._say("failed" if error else "done", layers, error)
 
+    def stop(self) -> None:
+        """Of the others: it was asked to stop, and does."""
+        self._say("cancelled")
+
     def await_others(self, waiting: Callable[[], None]) -> None:
         """Of the first: until the others have made their layers. `waiting` is called meanwhile and may raise. Raises as `check_others`."""
         while any(status is None or status.state == "running" for status in self._others()):
@@ -94,6 +98,18 @@ class Ranks:
             waiting()
             time.sleep(POLL_SECONDS)
         self.check_others()
+
+    def meet(self, check: Callable[[], None]) -> None:
+        """Of each: until all are here. `check` may raise meanwhile. Raises UserError where another one has failed or died."""
+        if self.rank > 0:
+            self._say("ready")
+        while not all(status is not None and status.state == "ready" for status in (self._others() if self.rank == 0 else [self._read(0)])):
+            check()
+            if self.rank == 0:
+                self.check_others()
+            time.sleep(POLL_SECONDS)
+        if self.rank == 0:
+            self._say("ready")
 
     def check_others(self) -> None:
         """Of the first: raises UserError, with what it said, where another one has failed, and where one has died."""
@@ -104,16 +120,22 @@ class Ranks:
         """Of the first: what has become of another one that has failed or died, None where none has. `wait`: it may just be ending."""
         until = time.monotonic() + (FATE_SECONDS if wait else 0)
         while True:
-            for rank, status in enumerate(self._others(), start=1):
-                if status is not None and status.error is not None:
-                    told = ErrorInfo(message=f"Process {rank} of {self.world}: {status.error.message}", remedy=status.error.remedy)
-                    return Fate(told, died=False)
-                if status is not None and status.state == "running" and is_alive(status.process) is False:
-                    remedy = "Resume the run: it goes on from its last resume point."
-                    return Fate(ErrorInfo(message=f"Process {rank} of {self.world} has died.", remedy=remedy), died=True)
+            found = [fate for rank, status in enumerate(self._others(), start=1) if status and (fate := self._fate(rank, status))]
+            if found:
+                return min(found, key=lambda fate: ("failed", "died", "stopped").index(fate.how))
             if time.monotonic() >= until:
                 return None
             time.sleep(POLL_SECONDS)
+
+    def _fate(self, rank: int, status: RankStatus) -> Fate | None:
+        name, remedy = f"Process {rank} of {self.world}", "Resume the run: it goes on from what is finished."
+        if status.error is not None:
+            return Fate(ErrorInfo(message=f"{name}: {status.error.message}", remedy=status.error.remedy), "failed")
+        if status.state == "cancelled":
+            return Fate(ErrorInfo(message=f"{name} was stopped.", remedy=remedy), "stopped")
+        if status.state != "done" and is_alive(status.process) is False:
+            return Fate(ErrorInfo(message=f"{name} has died.", remedy=remedy), "died")
+        return None
 
     def _others(self) -> list[RankStatus | None]:
         return [self._read(rank) for rank in range(1, self.world)]

@@ -234,11 +234,13 @@ def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> No
 def _end_early(failure: BaseException, journal: Journal, status: Status, ranks: Ranks) -> int:
     cancelled = isinstance(failure, (Cancelled, KeyboardInterrupt))
     # Torchrun ends a process whose fellow has died by the signal that also cancels a run.
-    fate = None if ranks.world == 1 or (ranks.directory / CANCEL).exists() else ranks.fate(wait=not isinstance(failure, UserError))
+    fate = None if ranks.world == 1 or (ranks.directory / CANCEL).exists() else ranks.fate(wait=not cancelled)
+    if cancelled and fate and fate.how == "stopped":
+        fate = None
     error = fate.error if fate else None if cancelled else explain(failure, status.current.device)
     if error and error.detail:
         print(error.detail, file=sys.stderr, flush=True)
-    state = "interrupted" if fate and fate.died else "failed" if error else "cancelled"
+    state = "interrupted" if fate and fate.how != "failed" else "failed" if error else "cancelled"
     writes: list[Callable[[], Any]] = [lambda: status.set(state=state, error=error)]
     if state != "interrupted":
         writes.insert(0, lambda: journal.emit(EndedEvent, state=state, error=error))

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from bondwise.run import Run
 
-TIMEOUT = timedelta(minutes=30)
-"""Longest wait for another process, which may have a large model to load. One that has died is noticed long before."""
+TIMEOUT = timedelta(minutes=10)
+"""Longest wait for another process; what one does alone between two exchanges takes seconds. One that has died is noticed long before."""
 GRACE_SECONDS = 5.0
 """Time for an exchange to fail after another process has died, before the first ends itself."""
 
@@ -51,6 +51,8 @@ class Team:
         if self.rank == 0:
             threading.Thread(target=self._watch, name="bondwise-team", daemon=True).start()
         try:
+            # Not by the process group: whoever waits there cannot be stopped.
+            self._run.ranks.meet(self._run.check_cancelled)
             dist.init_process_group(backend, timeout=TIMEOUT)
             self._joined = True
             yield

@@ -613,6 +613,24 @@ export interface HealValidationEvent {
   best: boolean;
   sample: string;
 }
+export interface HealInput {
+  /**
+   * A compressed model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How long to train.
+   */
+  minutes?: number;
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text afterwards.
+   */
+  measure?: boolean;
+}
 export interface HealOptions {
   /**
    * What to train on.
@@ -677,7 +695,7 @@ export interface HealOptions {
    */
   validation_sequences?: number;
   /**
-   * How often in the run the model is validated, evenly spaced in steps.
+   * How often in the run the model is validated, at most; evenly spaced in steps.
    */
   validations?: number;
   patience?: number | null;
@@ -1727,7 +1745,7 @@ export interface PlanHeal {
    */
   validation_sequences?: number;
   /**
-   * How often in the run the model is validated, evenly spaced in steps.
+   * How often in the run the model is validated, at most; evenly spaced in steps.
    */
   validations?: number;
   patience?: number | null;
@@ -1841,7 +1859,7 @@ export interface PlanHeal1 {
    */
   validation_sequences?: number;
   /**
-   * How often in the run the model is validated, evenly spaced in steps.
+   * How often in the run the model is validated, at most; evenly spaced in steps.
    */
   validations?: number;
   patience?: number | null;

@@ -20,7 +20,6 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-
 from bondwise import mpo
 from bondwise.checkpoint import open_checkpoint
 from bondwise.heal_loss import mixed_loss
@@ -35,15 +34,20 @@ from bondwise.replay import layer_module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import PreTrainedModel
-
     from bondwise.modelmap import Layer
+    from transformers import PreTrainedModel
 
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
-LENGTH, BATCH = int(os.environ.get("BONDWISE_BENCH_LENGTH", "256")), int(os.environ.get("BONDWISE_BENCH_BATCH", "1"))
+LENGTH, BATCH = (
+    int(os.environ.get("BONDWISE_BENCH_LENGTH", "256")),
+    int(os.environ.get("BONDWISE_BENCH_BATCH", "1")),
+)
 KEEP = float(os.environ.get("BONDWISE_BENCH_KEEP", "0.3"))
-WAYS = os.environ.get("BONDWISE_BENCH_PATHS", "all|same layers|low-rank cores|low-rank contract|2 contract").split("|")
+WAYS = os.environ.get(
+    "BONDWISE_BENCH_PATHS",
+    "all|same layers|low-rank cores|low-rank contract|2 contract",
+).split("|")
 """`all` and `same layers` are the original; else sites and a path. Interleaved sites go through their cores too slowly to wait for."""
 REPEATS = 4
 
@@ -67,7 +71,11 @@ class Times(NamedTuple):
 
 
 def chosen() -> list[Layer]:
-    return [layer for layer in map_model(open_checkpoint(MODEL)).layers if layer.block >= 4 and layer.name.rsplit(".", 1)[-1] in PARTS]
+    return [
+        layer
+        for layer in map_model(open_checkpoint(MODEL)).layers
+        if layer.block >= 4 and layer.name.rsplit(".", 1)[-1] in PARTS
+    ]
 
 
 def prepared(way: str) -> Trained:
@@ -80,15 +88,28 @@ def prepared(way: str) -> Trained:
             module.requires_grad_(requires_grad=True)
         elif way != "all":
             out, into = layer.shape
-            outs, ins = mpo.layer_modes(out, into, "low-rank" if sites == "low-rank" else int(sites))
-            made = MPOLinear(into, out, outs, ins, mpo.bond_dims_for_keep(outs, ins, KEEP), bias=False)
+            outs, ins = mpo.layer_modes(
+                out, into, "low-rank" if sites == "low-rank" else int(sites)
+            )
+            made = MPOLinear(
+                into,
+                out,
+                outs,
+                ins,
+                mpo.bond_dims_for_keep(outs, ins, KEEP),
+                bias=False,
+            )
             made.path = path  # pyright: ignore[reportAttributeAccessIssue]
             parent, _, name = layer.name.rpartition(".")
             setattr(model.get_submodule(parent), name, made)
     choose_attention(model, "cpu", LENGTH)
     lower_frozen(model, "cpu")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return Trained(model, torch.optim.AdamW(trained, lr=1e-9, fused=True), sum(parameter.numel() for parameter in trained))
+    return Trained(
+        model,
+        torch.optim.AdamW(trained, lr=1e-9, fused=True),
+        sum(parameter.numel() for parameter in trained),
+    )
 
 
 def step(trained: Trained, packs: Sequence[Packed]) -> Times:
@@ -100,7 +121,10 @@ def step(trained: Trained, packs: Sequence[Packed]) -> Times:
         loss = mixed_loss(logits, labels, None, distill=0).mixed / len(labels)
         between = time.process_time()
         loss.backward()
-        forward, backward = forward + between - began, backward + time.process_time() - between
+        forward, backward = (
+            forward + between - began,
+            backward + time.process_time() - between,
+        )
     began = time.process_time()
     torch.nn.utils.clip_grad_norm_(trained.model.parameters(), 1.0)
     trained.optimizer.step()
@@ -130,9 +154,15 @@ def bench() -> list[dict[str, float | str | int]]:
                 "what": way,
                 "trained_parameters": ways[way].parameters,
                 "tokens_per_second": round(BATCH * LENGTH / times.all),
-                **{f"{name}_ms": round(1000 * value) for name, value in times._asdict().items()},
+                **{
+                    f"{name}_ms": round(1000 * value)
+                    for name, value in times._asdict().items()
+                },
                 "times": round(first.all / times.all, 2),
             }
         )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB", file=sys.stderr)
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB",
+        file=sys.stderr,
+    )
     return rows

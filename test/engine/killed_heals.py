@@ -1,69 +1,20 @@
 """Kills healing runs with SIGKILL at many moments and starts them again; prints a JSON report as the last line.
 
 `python killed_heals.py MODEL TEXT FOLDER MOMENTS [PROCESSES]`; moments and children are those of killed_runs.py. Of several processes
-another one is killed each time, by its own moments, and this process does what torchrun does: it ends the others.
+another one is killed each time, by its own moments.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from engine_runs import events, make_run
-from killed_runs import counting, start_in_child
-
-import bondwise.heal  # noqa: F401 # pyright: ignore[reportUnusedImport]
-from bondwise.ranks import Ranks
-from bondwise.run import start
-from bondwise.share import help_run
-
-ENDING_SECONDS = 30
-"""From SIGTERM to SIGKILL, as torchrun has it."""
-
-
-def start_together(run: Path, world: int, rank: int = 0, die_at: int | None = None) -> tuple[list[int], list[int]]:
-    """(exit statuses, negative for a signal; calls counted) of the processes of a run; that of `rank` kills itself before call `die_at`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children: dict[int, tuple[int, int]] = {}
-    for number in range(world):
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": world, "MASTER_PORT": port}
-            os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
-            with counting(die_at if number == rank else None) as count:
-                status = start(run) if number == 0 else help_run(run, Ranks(run))
-            os.write(writing, str(count()).encode())
-            os._exit(status)
-        os.close(writing)
-        children[child] = (number, reading)
-    statuses, calls = [0] * world, [0] * world
-    left, until = set(children), float("inf")
-    while left:
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if child:
-            number, reading = children[child]
-            statuses[number] = os.waitstatus_to_exitcode(status)
-            with os.fdopen(reading) as pipe:
-                calls[number] = int(pipe.read() or 0)
-            left.discard(child)
-            if statuses[number]:
-                for other in left:
-                    os.kill(other, signal.SIGTERM)
-                until = min(until, time.monotonic() + ENDING_SECONDS)
-        elif time.monotonic() > until:
-            raise AssertionError(f"{len(left)} processes did not end within {ENDING_SECONDS} s")
-        else:
-            time.sleep(0.01)
-    return statuses, calls
+from killed_runs import start_in_child
+from shared_heals import start_together
 
 
 def main(model: Path, text: Path, work: Path, moments: int, world: int) -> None:

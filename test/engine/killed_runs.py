@@ -30,17 +30,21 @@ if TYPE_CHECKING:
 CALLS: list[tuple[Any, str]] = [(os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "unlink"), (Run, "check_cancelled")]
 
 
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @contextmanager
-def counting(die_at: int | None) -> Generator[Callable[[], int]]:
-    """Counts the moments of this process, which kills itself before that one; gives what tells how many there were."""
+def counting(at: int | None, act: Callable[[], Any] = die) -> Generator[Callable[[], int]]:
+    """Counts the moments of this process; before that one it acts. Gives what tells how many there were."""
     count = 0
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*arguments: Any, **named: Any) -> Any:
             nonlocal count
             count += 1
-            if count == die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if count == at:
+                act()
             return call(*arguments, **named)
 
         return wrapper

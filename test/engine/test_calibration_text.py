@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bondwise.arguments import Arguments
+    from bondwise.cli import Arguments
 
 
 def no_text(_: CalibrationOptions) -> Tensor:

@@ -113,6 +113,8 @@ def test_a_cancelled_run_goes_on_to_the_same_bytes(heal_run: Callable[..., Path]
     finish(run)
     whole, resumed = ((tmp_path / f"{name}-out" / "model.safetensors").read_bytes() for name in ("whole", "stopped"))
     assert whole == resumed
+    # It went on, and did not begin anew: the first validation was told once.
+    assert [event["step"] for event in events(run, "heal-validation")].count(0) == 1
     losses = [{event["step"]: event["loss"] for event in events(tmp_path / name, "heal-validation")} for name in ("whole", "stopped")]
     assert losses[0] == losses[1]
 
@@ -236,7 +238,7 @@ def test_steps_tell_the_memory_of_each_device(heal_run: Callable[..., Path]) -> 
 
 
 def test_a_run_that_diverges_at_once_makes_nothing_and_says_what_to_change(heal_run: Callable[..., Path], tmp_path: Path) -> None:
-    told = fail(heal_run(learning_rate=1e6, clip=1e9, tokens=40 * 128))
+    told = fail(heal_run(learning_rate=1e30, clip=1e9, tokens=40 * 128))
     assert "--learning-rate" in told and "step" in told
     assert not (tmp_path / "run-out").exists()
 

@@ -129,9 +129,13 @@ def plan_of(given: HealOptions, timing: Timing | None = None, epoch: int | None 
 def test_a_budget_becomes_steps() -> None:
     assert plan_of(options(tokens=10_001, length=100, batch=10)).steps == 11
     assert plan_of(options(epochs=1.5, batch=4), epoch=10).steps == 4
-    plan = plan_of(options(minutes=2, validations=4), timing=Timing(step=1.5, validation=6.0))
-    assert plan.steps == (120 - 24) / 1.5
+    plan = plan_of(options(minutes=2, validations=4), timing=Timing(step=1.5, validation=3.0))
+    assert plan.steps == (120 - 12) / 1.5
     assert plan.validate_every * 4 == plan.steps
+    # Where four would take more than a tenth of the time there are fewer.
+    plan = plan_of(options(minutes=2, validations=4), timing=Timing(step=1.5, validation=6.0))
+    assert plan.steps == (120 - 12) / 1.5 and plan.validate_every * 2 == plan.steps
+    assert plan_of(options(minutes=2, validations=4), timing=Timing(step=1.5, validation=60.0)).steps == 60 / 1.5
 
 
 def test_a_budget_that_is_too_short_or_has_no_end_is_told() -> None:

@@ -102,6 +102,7 @@ from bondwise.schema.runs import (
     WarningEvent,
 )
 from bondwise.schema.tools import (
+    HealInput,
     ListLayersInput,
     ListModelsInput,
     PlanInput,
@@ -141,6 +142,7 @@ __all__ = [
     "Figure",
     "HealData",
     "HealHistory",
+    "HealInput",
     "HealOptions",
     "HealPlan",
     "HealPlanEvent",
@@ -251,6 +253,7 @@ ROOTS: dict[str, Any] = {
     "RunPlanInput": RunPlanInput,
     "TensorizeInput": TensorizeInput,
     "RunStatusInput": RunStatusInput,
+    "HealInput": HealInput,
 }
 """What is validated on its own; each becomes one TypeScript type and one validator."""
 

@@ -160,7 +160,9 @@ class HealSettings(Strict):
     ] = []
     recompute: Annotated[bool, Field(description="Compute activations again in the backward pass: less memory, more time.")] = False
     validation_sequences: Annotated[int, Field(ge=1, description="Of the data's evaluation part.")] = 8
-    validations: Annotated[int, Field(ge=1, description="How often in the run the model is validated, evenly spaced in steps.")] = 10
+    validations: Annotated[
+        int, Field(ge=1, description="How often in the run the model is validated, at most; evenly spaced in steps.")
+    ] = 10
     patience: Annotated[int, Field(ge=1, description="Validations in a row without a better one, after which the run ends.")] | None = None
     save_minutes: Annotated[float, Field(gt=0, description="Between two resume points.")] = 5.0
     keep: Annotated[int, Field(ge=1, description="Resume points that stay.")] = 2

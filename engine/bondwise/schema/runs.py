@@ -55,7 +55,9 @@ class RunStatus(Record):
 class RankStatus(Record):
     """`rank-N.json`: what one of several processes says of its part of a run."""
 
-    state: Literal["running", "done", "failed"]
+    state: Annotated[
+        Literal["running", "ready", "done", "failed", "cancelled"], Field(description="Ready: to train together with the others.")
+    ]
     process: ProcessIdentity
     layers: Annotated[list[str], Field(description="Made by this process.")] = []
     error: ErrorInfo | None = None
