@@ -297,6 +297,7 @@ class Healer:
         self._run.progress(state.tokens, plan.steps * plan.tokens_per_step, "tokens")
         pace.steps += 1
         pace.loss, pace.cross_entropy, pace.gradient = pace.loss + loss, pace.cross_entropy + cross_entropy, pace.gradient + gradient
+        memory = self._memory()
         now = time.monotonic()
         if state.step < plan.steps and now - pace.since < pause(now - pace.began):
             return
@@ -308,10 +309,18 @@ class Healer:
             gradient=pace.gradient / pace.steps,
             learning_rate=rate,
             tokens_per_second=pace.steps * plan.tokens_per_step / max(now - pace.since, 1e-9),
-            memory={self._run.device: _memory_used(self._run.device)},
+            memory=memory,
         )
         pace.since, pace.steps = now, 0
         pace.loss = pace.cross_entropy = pace.gradient = 0.0
+
+    def _memory(self) -> dict[str, int]:
+        """Bytes by device, of several processes by rank. Every process must come here."""
+        used, team = _memory_used(self._run.device), self._team
+        if team.world == 1:
+            return {self._run.device: used}
+        everybody = team.sums(*(float(used * (rank == team.rank)) for rank in range(team.world)))
+        return {f"rank {rank}": int(one) for rank, one in enumerate(everybody)}
 
     # --- validation ------------------------------------------------------------------------------------------------------------------
 

@@ -586,7 +586,7 @@ export interface HealStepEvent {
   learning_rate: number;
   tokens_per_second: number;
   /**
-   * Bytes by device: the most on a GPU so far, of the process on a CPU.
+   * Bytes by device, or by rank: the most on a GPU so far, of the process on a CPU.
    */
   memory: {
     [k: string]: number;
