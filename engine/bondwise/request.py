@@ -11,11 +11,21 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bondwise.errors import UserError
-from bondwise.schema import SCHEMA_VERSION, HealRequest, PerplexityRequest, ProfileRequest, RunRequest, SampleModelRequest, TensorizeRequest
+from bondwise.schema import (
+    SCHEMA_VERSION,
+    BenchmarkRequest,
+    ExportRequest,
+    HealRequest,
+    PerplexityRequest,
+    ProfileRequest,
+    RunRequest,
+    SampleModelRequest,
+    TensorizeRequest,
+)
 
 REQUEST = "run.json"
 
-AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest
+AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | BenchmarkRequest | ExportRequest
 
 
 def refuse_newer(path: Path) -> None:
@@ -51,9 +61,11 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
 
     options: Any = request.options
     changes: dict[str, Any] = {
-        name: absolute(value) for name in ("output", "reference", "teacher") if (value := getattr(options, name, None))
+        name: absolute(value)
+        for name in ("output", "reference", "teacher", "original", "datasets")
+        if (value := getattr(options, name, None))
     }
-    for name in ("evaluate", "calibration"):
+    for name in ("evaluate", "calibration", "perplexity"):
         text = getattr(options, name, None)
         if text is not None and text.data.endswith((".txt", ".jsonl")):
             changes[name] = text.model_copy(update={"data": absolute(text.data)})
@@ -64,8 +76,10 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
         changes["data"] = [
             one.model_copy(update={"data": absolute(one.data)}) if one.data.endswith((".txt", ".jsonl")) else one for one in sources
         ]
+    if isinstance(request, BenchmarkRequest):
+        changes["models"] = [absolute(model) for model in request.options.models]
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}
-    if not isinstance(request, SampleModelRequest):
+    if not isinstance(request, (SampleModelRequest, BenchmarkRequest)):
         update["model"] = absolute(request.model)
     return request.model_copy(update=update)
 

@@ -9,6 +9,18 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Sites, Strict
+from bondwise.schema.benchmark import (
+    Benchmark,
+    BenchmarkModel,
+    Footprint,
+    Perplexity,
+    Speed,
+    Subtask,
+    TaskMetric,
+    TaskResult,
+    TextSample,
+    Timing,
+)
 from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
 from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
 from bondwise.schema.messages import (
@@ -28,9 +40,14 @@ from bondwise.schema.plan import Budget, ExchangePoint, PlanFile, PlanResult
 from bondwise.schema.profile import BaseModelRef, Cell, Curve, Figure, ProfileLayer, Sensitivity
 from bondwise.schema.requests import (
     METHOD_HELP,
+    PAPER_TASKS,
     REFIT_HELP,
+    BenchmarkOptions,
+    BenchmarkRequest,
     CalibrationOptions,
     EvaluateOptions,
+    ExportOptions,
+    ExportRequest,
     HealData,
     HealOptions,
     HealRequest,
@@ -47,7 +64,9 @@ from bondwise.schema.requests import (
     _Request,
 )
 from bondwise.schema.results import (
+    BenchmarkResult,
     Evaluation,
+    ExportResult,
     HealPlan,
     HealResult,
     LayerFigures,
@@ -59,6 +78,8 @@ from bondwise.schema.results import (
 )
 from bondwise.schema.runs import (
     BaselineEvent,
+    BenchmarkEvent,
+    BenchmarkModelEvent,
     CellEvent,
     CurveEvent,
     EndedEvent,
@@ -85,11 +106,19 @@ from bondwise.schema.runs import (
 
 __all__ = [
     "METHOD_HELP",
+    "PAPER_TASKS",
     "REFIT_HELP",
     "ROOTS",
     "SCHEMA_VERSION",
     "BaseModelRef",
     "BaselineEvent",
+    "Benchmark",
+    "BenchmarkEvent",
+    "BenchmarkModel",
+    "BenchmarkModelEvent",
+    "BenchmarkOptions",
+    "BenchmarkRequest",
+    "BenchmarkResult",
     "BlockInfo",
     "Budget",
     "CalibrationOptions",
@@ -108,7 +137,11 @@ __all__ = [
     "EvaluationEvent",
     "Event",
     "ExchangePoint",
+    "ExportOptions",
+    "ExportRequest",
+    "ExportResult",
     "Figure",
+    "Footprint",
     "HealData",
     "HealOptions",
     "HealPlan",
@@ -136,6 +169,7 @@ __all__ = [
     "MPOLayer",
     "MPOSection",
     "Method",
+    "Perplexity",
     "PerplexityOptions",
     "PerplexityRequest",
     "PerplexityResult",
@@ -163,13 +197,19 @@ __all__ = [
     "SampleModelResult",
     "Sensitivity",
     "Sites",
+    "Speed",
     "StartedEvent",
     "Strict",
+    "Subtask",
+    "TaskMetric",
+    "TaskResult",
     "TensorInfo",
     "TensorizeOptions",
     "TensorizeRequest",
     "TensorizeResult",
     "TensorizeRule",
+    "TextSample",
+    "Timing",
     "VerifiedEvent",
     "WarningEvent",
     "WebviewRequest",
@@ -185,6 +225,7 @@ ROOTS: dict[str, Any] = {
     "MPOSection": MPOSection,
     "Lineage": Lineage,
     "Sensitivity": Sensitivity,
+    "Benchmark": Benchmark,
     "PlanFile": PlanFile,
     "PlanResult": PlanResult,
     "Inspection": Inspection,
