@@ -34,7 +34,7 @@ const bundles = [
   { ...host, entryPoints: ['extension/extension.ts'], outfile: 'dist/extension.cjs', external: ['vscode'] },
   {
     ...common,
-    entryPoints: { compare: 'webview/compare/main.ts', sensitivity: 'webview/sensitivity/main.ts' },
+    entryPoints: { compare: 'webview/compare/main.ts', sensitivity: 'webview/sensitivity/main.ts', report: 'webview/report/main.ts' },
     outdir: 'dist/webview',
     platform: 'browser',
     format: 'iife',

@@ -1,11 +1,13 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
 import path from 'node:path';
 import * as vscode from 'vscode';
+import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { EngineCommands } from './commands/engine.ts';
+import { exportModel } from './commands/export.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
-import { register } from './commands/register.ts';
+import { register, showError } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
 import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
@@ -14,6 +16,7 @@ import { tensorize } from './commands/tensorize.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
+import { ReportPanels } from './panels/report.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
 import { storedExclusions } from './profile/exclusions.ts';
@@ -39,6 +42,7 @@ export interface Api {
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
   readonly plans: PlanOverlays;
+  readonly reports: ReportPanels;
 }
 
 export function activate(context: vscode.ExtensionContext): Api {
@@ -65,7 +69,20 @@ export function activate(context: vscode.ExtensionContext): Api {
   const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const sensitivity = (file: string) => heatmaps.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity };
+  const reports = new ReportPanels({
+    extension: context.extensionUri,
+    runs,
+    log,
+    actions: {
+      benchmark: async file => vscode.commands.executeCommand('bondwise.benchmarkModels', file),
+      cancelRun: async directory => vscode.commands.executeCommand('bondwise.cancelRun', directory),
+      openFolder,
+      showRun,
+      failed: error => void showError(log, error),
+    },
+  });
+  const report = (file: string) => reports.show(file);
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report };
 
   context.subscriptions.push(
     log,
@@ -81,6 +98,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     selection,
     plans,
     heatmaps,
+    reports,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -93,6 +111,9 @@ export function activate(context: vscode.ExtensionContext): Api {
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
+      benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
+      showBenchmark: (...args) => showBenchmark(report, args),
+      export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),
       checkEngine: () => engine.check(),
@@ -100,5 +121,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans, reports };
 }

@@ -121,7 +121,7 @@ class _Work(NamedTuple):
 
     def put(self, entry: BenchmarkModel) -> None:
         self.book.put(entry)
-        self.run.emit(BenchmarkModelEvent, model=entry)
+        self.run.emit(BenchmarkModelEvent, model=entry, remarks=self.book.benchmark().remarks)
         self.book.write()
 
     def asked_task(self, name: str) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from bondwise import atomic
+from bondwise.benchmark_remarks import remarks_of
 from bondwise.errors import UserError
 from bondwise.request import describe
 from bondwise.schema import SCHEMA_VERSION, Benchmark, BenchmarkModel, TaskResult
@@ -80,7 +81,8 @@ class Book:
         return told
 
     def benchmark(self, *, complete: bool = False) -> Benchmark:
-        return self.header.model_copy(update={"models": list(self.models.values()), "complete": complete})
+        report = self.header.model_copy(update={"models": list(self.models.values()), "complete": complete})
+        return report.model_copy(update={"remarks": remarks_of(report)})
 
     def write(self, *, complete: bool = False) -> None:
         """Writes the file. Raises OSError when the disk is full or the folder cannot be written."""

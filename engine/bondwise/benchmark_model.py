@@ -33,6 +33,7 @@ def describe_model(source: Checkpoint, output: Path, step: Callable[[int], None]
         parameters=source.parameters,
         dtypes=dict(sorted(dtypes.items(), key=lambda item: -item[1])),
         scheme=scheme(source.config),
+        precision=precision(dtypes, scheme(source.config), cores=bool(section.get("layers"))),
         mpo_layers=len(section.get("layers", {})),
         healed=bool(lineage and lineage.healing),
     )
@@ -61,6 +62,18 @@ def scheme(config: dict[str, Any]) -> str | None:
     if section.get("load_in_4bit"):
         return str(section.get("bnb_4bit_quant_type") or "4-bit")
     return str(section.get("quant_method") or "quantized")
+
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def precision(dtypes: dict[str, int], quantized: str | None, *, cores: bool) -> str:
+    """In words: `bfloat16`, `int8, the rest bfloat16`, `nf4, cores float16`; from the bytes by stored dtype."""
+    largest = sorted(dtypes, key=lambda name: -dtypes[name])
+    plain = next((_DTYPES[name] for name in largest if name in _DTYPES), None)
+    if quantized is None:
+        return plain or ", ".join(largest[:1])
+    return f"{quantized}, {'cores' if cores else 'the rest'} {plain}" if plain else quantized
 
 
 def _lineage(folder: Path) -> Lineage | None:

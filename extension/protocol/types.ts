@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan;
+export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostBenchmark;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -67,6 +67,10 @@ export interface Benchmark {
   original?: string | null;
   models?: BenchmarkModel[];
   /**
+   * What there is to say of them, in sentences.
+   */
+  remarks?: string[];
+  /**
    * All that was asked for is there.
    */
   complete?: boolean;
@@ -108,6 +112,10 @@ export interface BenchmarkModel {
    * How it is quantized, such as int8 or nf4.
    */
   scheme?: string | null;
+  /**
+   * Of its weights, in words.
+   */
+  precision: string;
   mpo_layers?: number;
   healed?: boolean;
   footprint?: Footprint | null;
@@ -379,6 +387,10 @@ export interface BenchmarkModelEvent {
   time: string;
   type: 'benchmark-model';
   model: BenchmarkModel;
+  /**
+   * Those of the whole report now.
+   */
+  remarks?: string[];
 }
 /**
  * What several models are measured by.
@@ -1183,6 +1195,21 @@ export interface Healing {
   result: HealResult;
 }
 /**
+ * The whole report; what the view shows from then on.
+ */
+export interface HostBenchmark {
+  type: 'benchmark';
+  /**
+   * Of the file, without its ending.
+   */
+  name: string;
+  benchmark: Benchmark;
+  /**
+   * What is wrong with the file or its models, in sentences.
+   */
+  notes?: string[];
+}
+/**
  * What has come since: gathered, so that a fast run does not flood the view.
  */
 export interface HostCells {
@@ -1276,7 +1303,7 @@ export interface ProfileLayer {
   in_modes: number[];
 }
 /**
- * The run that is filling this profile; null when none is.
+ * The run that is filling this profile or report; null when none is.
  */
 export interface HostProfileRun {
   type: 'profileRun';
@@ -1496,6 +1523,10 @@ export interface MPOSection {
   layers: {
     [k: string]: MPOLayer;
   };
+}
+export interface NamedTask {
+  name: string;
+  kind: 'task' | 'group' | 'tag';
 }
 export interface PerplexityOptions {
   evaluate?: EvaluateOptions1;
@@ -1971,6 +2002,12 @@ export interface SampleModelResult {
   seconds: number;
 }
 /**
+ * `tasks --json`.
+ */
+export interface TaskList {
+  tasks: NamedTask[];
+}
+/**
  * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
  */
 export interface WebviewRequest {
@@ -1987,7 +2024,8 @@ export interface WebviewRequest {
     | 'cancelRun'
     | 'showRun'
     | 'saveFile'
-    | 'copyText';
+    | 'copyText'
+    | 'benchmarkModels';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, WebviewRequest, HostMessage } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, WebviewRequest, HostMessage } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -12,9 +12,11 @@ export const isRunResult: Validator<RunResult>;
 export const isMPOSection: Validator<MPOSection>;
 export const isLineage: Validator<Lineage>;
 export const isSensitivity: Validator<Sensitivity>;
+export const isBenchmark: Validator<Benchmark>;
 export const isPlanFile: Validator<PlanFile>;
 export const isPlanResult: Validator<PlanResult>;
 export const isInspection: Validator<Inspection>;
 export const isDoctor: Validator<Doctor>;
+export const isTaskList: Validator<TaskList>;
 export const isWebviewRequest: Validator<WebviewRequest>;
 export const isHostMessage: Validator<HostMessage>;

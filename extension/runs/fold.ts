@@ -1,6 +1,8 @@
 /** What a journal says, as one value: a fold over its events. */
+import { BenchmarkFold } from '../benchmark/fold.ts';
 import { ProfileFold } from '../profile/fold.ts';
 import type {
+  Benchmark,
   EndedEvent,
   ErrorInfo,
   EstimateEvent,
@@ -26,6 +28,8 @@ export interface RunSummary {
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
+  /** What a benchmark has found so far. */
+  readonly benchmark?: Benchmark;
   /** Each warning once. */
   readonly warnings: readonly string[];
   /** How the last process ended; absent while one works, and after one that could not say. */
@@ -34,7 +38,7 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile'>;
+type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'benchmark'>;
 
 export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
 
@@ -42,6 +46,7 @@ export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evalua
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
+  readonly #benchmark = new BenchmarkFold();
   readonly #layers = new Map<string, LayerFigures>();
   readonly #warnings = new Set<string>();
 
@@ -50,8 +55,8 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const profile = this.#profile.value;
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }) };
+    const [profile, benchmark] = [this.#profile.value, this.#benchmark.value];
+    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }), ...(benchmark && { benchmark }) };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -66,6 +71,7 @@ export class Fold {
       this.#warnings.add(event.message);
     }
     this.#profile.add(event);
+    this.#benchmark.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
 
@@ -101,6 +107,8 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'heal-plan':
     case 'heal-step':
     case 'heal-validation':
+    case 'benchmark':
+    case 'benchmark-model':
       return before;
   }
 }

@@ -6,6 +6,7 @@ import { readState } from './state.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
 import '../ui/popups.css';
+import '../ui/run.css';
 import './heatmap.css';
 import './style.css';
 import { SensitivityView } from './view.ts';
@@ -16,7 +17,7 @@ const host = acquireVsCodeApi();
 const root = document.getElementById('root') ?? document.body;
 
 const channel = new Channel(host, message => {
-  if (message.type !== 'compare') {
+  if (message.type !== 'compare' && message.type !== 'benchmark') {
     view.take(message);
   }
 });

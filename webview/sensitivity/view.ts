@@ -18,7 +18,7 @@ import { legend } from './legend.ts';
 import { HeatmapView } from './map.ts';
 import { titleOf } from './marks.ts';
 import { columnsOf, rowsOf } from './rows.ts';
-import { RunStrip } from './run.ts';
+import { RunStrip } from '../ui/runStrip.ts';
 import { choose, modeOf, sameLayers, type Selection } from './select.ts';
 import type { ViewState } from './state.ts';
 import { TableView } from './table.ts';
@@ -103,7 +103,7 @@ export class SensitivityView {
     });
   }
 
-  take(message: Exclude<HostMessage, { type: 'reply' | 'compare' }>): void {
+  take(message: Exclude<HostMessage, { type: 'reply' | 'compare' | 'benchmark' }>): void {
     switch (message.type) {
       case 'sensitivity':
         this.#fold = new ProfileFold();

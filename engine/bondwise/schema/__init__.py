@@ -22,10 +22,11 @@ from bondwise.schema.benchmark import (
     Timing,
 )
 from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
-from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
+from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, NamedTask, Problem, TaskList, TensorInfo
 from bondwise.schema.messages import (
     CompareData,
     CompareSide,
+    HostBenchmark,
     HostCells,
     HostCompare,
     HostMessage,
@@ -151,6 +152,7 @@ __all__ = [
     "HealStepEvent",
     "HealValidationEvent",
     "Healing",
+    "HostBenchmark",
     "HostCells",
     "HostCompare",
     "HostMessage",
@@ -169,6 +171,7 @@ __all__ = [
     "MPOLayer",
     "MPOSection",
     "Method",
+    "NamedTask",
     "Perplexity",
     "PerplexityOptions",
     "PerplexityRequest",
@@ -201,6 +204,7 @@ __all__ = [
     "StartedEvent",
     "Strict",
     "Subtask",
+    "TaskList",
     "TaskMetric",
     "TaskResult",
     "TensorInfo",
@@ -229,6 +233,7 @@ ROOTS: dict[str, Any] = {
     "PlanFile": PlanFile,
     "PlanResult": PlanResult,
     "Inspection": Inspection,
+    "TaskList": TaskList,
     "Doctor": Doctor,
     "WebviewRequest": WebviewRequest,
     "HostMessage": HostMessage,

@@ -122,6 +122,7 @@ class BenchmarkModel(Record):
     ] = None
     dtypes: Annotated[dict[str, int], Field(description="Bytes of tensors by stored dtype, by the format's name.")]
     scheme: Annotated[str | None, Field(description="How it is quantized, such as int8 or nf4.")] = None
+    precision: Annotated[str, Field(description="Of its weights, in words.")]
     mpo_layers: int = 0
     healed: bool = False
     footprint: Footprint | None = None
@@ -142,4 +143,5 @@ class Benchmark(Record):
     device: str
     original: Annotated[str | None, Field(description="`weights` of the model that the others are compared with.")] = None
     models: list[BenchmarkModel] = []
+    remarks: Annotated[list[str], Field(description="What there is to say of them, in sentences.")] = []
     complete: Annotated[bool, Field(description="All that was asked for is there.")] = False

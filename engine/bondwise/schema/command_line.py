@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -66,3 +66,14 @@ class Doctor(Record):
     host_memory: int
     disk: Annotated[int, Field(description="Free bytes where the current folder lies.")]
     problems: list[Problem]
+
+
+class NamedTask(Record):
+    name: str
+    kind: Literal["task", "group", "tag"]
+
+
+class TaskList(Record):
+    """`tasks --json`."""
+
+    tasks: list[NamedTask]

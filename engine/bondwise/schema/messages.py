@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Predicted, Record, Strict
+from bondwise.schema.benchmark import Benchmark
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
 from bondwise.schema.results import Evaluation, LayerFigures
@@ -45,6 +46,7 @@ class WebviewRequest(Strict):
         "showRun",
         "saveFile",
         "copyText",
+        "benchmarkModels",
     ]
     argument: Annotated[str, Field(description="A layer for revealLayer; the text for copyText; the content for saveFile.")] | None = None
     name: Annotated[str, Field(description="The name to propose for saveFile.")] | None = None
@@ -80,10 +82,19 @@ class HostCells(Strict):
 
 
 class HostProfileRun(Strict):
-    """The run that is filling this profile; null when none is."""
+    """The run that is filling this profile or report; null when none is."""
 
     type: Literal["profileRun"] = "profileRun"
     status: RunStatus | None
+
+
+class HostBenchmark(Strict):
+    """The whole report; what the view shows from then on."""
+
+    type: Literal["benchmark"] = "benchmark"
+    name: Annotated[str, Field(description="Of the file, without its ending.")]
+    benchmark: Benchmark
+    notes: Annotated[list[str], Field(description="What is wrong with the file or its models, in sentences.")] = []
 
 
 class HostSelection(Strict):
@@ -103,6 +114,7 @@ class HostPlan(Strict):
 
 
 HostMessage = Annotated[
-    HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan, Field(discriminator="type")
+    HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostBenchmark,
+    Field(discriminator="type"),
 ]
 """Extension → webview."""

@@ -186,6 +186,7 @@ class BenchmarkModelEvent(Event):
 
     type: Literal["benchmark-model"] = "benchmark-model"
     model: BenchmarkModel
+    remarks: Annotated[list[str], Field(description="Those of the whole report now.")] = []
 
 
 class WarningEvent(Event):

@@ -1,14 +1,14 @@
-/** The run that fills the profile: how far it is, and how to stop it. */
+/** The run that fills what is shown: how far it is, and how to stop it. */
 import type { RunStatus } from '../../extension/protocol/types.ts';
 import { EMPTY_SUMMARY } from '../../extension/runs/fold.ts';
 import { fractionDone, isActive, progressText, type Run } from '../../extension/runs/run.ts';
-import { h } from '../ui/dom.ts';
-import { button } from '../ui/toolkit.ts';
+import { h } from './dom.ts';
+import { button } from './toolkit.ts';
 
 export class RunStrip {
   readonly #text = h('span', { class: 'run-text' });
   readonly #fill = h('div', {});
-  readonly #bar = h('div', { class: 'bar', role: 'progressbar', 'aria-label': 'Profile run', 'aria-valuemin': '0', 'aria-valuemax': '100' }, this.#fill);
+  readonly #bar = h('div', { class: 'bar', role: 'progressbar', 'aria-label': 'Run', 'aria-valuemin': '0', 'aria-valuemax': '100' }, this.#fill);
   readonly #cancel: HTMLElement;
   readonly element: HTMLElement;
 
