@@ -126,7 +126,7 @@ class _Work(NamedTuple):
 
     def asked_task(self, name: str) -> tuple[object, ...]:
         options, output = self.options, Path(self.options.output)
-        data = "hub" if options.datasets is None else relative(Path(options.datasets), output)
+        data = None if options.datasets is None else relative(Path(options.datasets), output)
         return name, options.limit, options.shots, options.chat, self.run.request.seed, data
 
 

@@ -164,10 +164,11 @@ class TaskHarness:
         # A group of tasks has the items of all of its tasks.
         samples = _samples(found)
         metric = _preferred([name for item in samples[:1] for name in item.get("metrics", ())], samples)
-        values = [item.get(metric) for item in samples]
-        if not values or not all(isinstance(value, (bool, int, float)) for value in values):
+        values = [item.get(metric or "") for item in samples]
+        numbers = [float(value) for value in values if isinstance(value, (bool, int, float))]
+        if not values or len(numbers) < len(values):
             raise UserError(f"The task {self.name} gives no number for each item.", "Choose a multiple-choice or exact-match task.")
-        return TaskScore([float(value) for value in values])
+        return TaskScore(numbers)
 
 
 def choose_items(leaves: Mapping[str, Any], limit: int, seed: int) -> dict[str, list[int]]:

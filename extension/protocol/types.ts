@@ -189,9 +189,9 @@ export interface TaskResult {
    */
   seed: number;
   /**
-   * `hub`, or the local folder that the data sets were read from.
+   * The local folder that the data sets were read from; null: the hub.
    */
-  data: string;
+  data: string | null;
   items: number;
   /**
    * Items that the data has.

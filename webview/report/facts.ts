@@ -62,7 +62,7 @@ export function taskColumns(benchmark: Benchmark): readonly TaskColumn[] {
 export function describeTask({ task, metric, items, available, examples = 0, chance, constant, data }: TaskResult): string {
   const how = metric.filter === undefined || metric.filter === 'none' ? metric.name : `${metric.name} (${metric.filter})`;
   const levels = [...(typeof chance === 'number' ? [`guessing scores ${percent(chance)}`] : []), ...(typeof constant === 'number' ? [`always the same answer ${percent(constant)}`] : [])];
-  return [`${task}, ${how}: ${items} of ${available} items`, `${examples} examples before each`, ...levels, ...(data === 'hub' ? [] : [`data from ${data}`])].join(', ');
+  return [`${task}, ${how}: ${items} of ${available} items`, `${examples} examples before each`, ...levels, ...(typeof data === 'string' ? [`data from ${data}`] : [])].join(', ');
 }
 
 export function taskOf({ tasks = [] }: BenchmarkModel, key: string): TaskResult | undefined {
@@ -376,7 +376,7 @@ export function csvOf(benchmark: Benchmark): string {
     add('load_seconds', model.footprint?.load_seconds);
     add('perplexity', model.perplexity?.value, model.perplexity?.error, model.perplexity?.data);
     for (const task of model.tasks ?? []) {
-      task.metrics.forEach(({ name, filter, value, error }) => add(`${task.task}:${name}${filter && filter !== 'none' ? `:${filter}` : ''}`, value, error, `${task.items} items, ${task.examples ?? 0} examples, ${task.data}`));
+      task.metrics.forEach(({ name, filter, value, error }) => add(`${task.task}:${name}${filter && filter !== 'none' ? `:${filter}` : ''}`, value, error, `${task.items} items, ${task.examples ?? 0} examples, ${task.data ?? 'hub'}`));
       add(`${task.task}:chance`, task.chance);
     }
     const { speed } = model;

@@ -38,7 +38,7 @@ class TaskResult(Record):
     shots: Annotated[int | None, Field(description="Solved examples before each item; null: as the task says.")]
     chat: Annotated[bool, Field(description="The model's chat template was put around each item.")]
     seed: Annotated[int, Field(description="Of the choice of items and examples.")]
-    data: Annotated[str, Field(description="`hub`, or the local folder that the data sets were read from.")]
+    data: Annotated[str | None, Field(description="The local folder that the data sets were read from; null: the hub.")]
     items: int
     available: Annotated[int, Field(description="Items that the data has.")]
     examples: Annotated[int, Field(description="Solved examples that stood before each item.")] = 0
