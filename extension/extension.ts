@@ -2,26 +2,33 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
+import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
 import { exportModel } from './commands/export.ts';
+import { heal } from './commands/heal.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
+import { planTasks } from './commands/planTasks.ts';
 import { register, showError } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
 import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
 import { followRunRoots } from './commands/startRun.ts';
 import { tensorize } from './commands/tensorize.ts';
+import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
 import { ReportPanels } from './panels/report.ts';
+import { RunPanels } from './panels/run.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
+import { TensorsEditors } from './panels/tensors.ts';
 import { storedExclusions } from './profile/exclusions.ts';
 import { messageOf } from './runs/files.ts';
 import { RunStore } from './runs/store.ts';
+import { languageModelTools } from './tools/index.ts';
 import { stateDecorations } from './views/decorations.ts';
 import { ModelList } from './views/modelList.ts';
 import type { TreeNode } from './views/modelNodes.ts';
@@ -38,11 +45,13 @@ export interface Api {
   readonly runs: RunStore;
   readonly runsTree: RunsTree;
   readonly panels: ComparePanels;
+  readonly runPanels: RunPanels;
   readonly profiles: ProfileList;
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
   readonly plans: PlanOverlays;
   readonly reports: ReportPanels;
+  readonly tensors: TensorsEditors;
 }
 
 export function activate(context: vscode.ExtensionContext): Api {
@@ -62,12 +71,15 @@ export function activate(context: vscode.ExtensionContext): Api {
   const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
   const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
   const compare = (folder: string) => panels.show(folder);
+  const runPanels = new RunPanels({ extension: context.extensionUri, runs, log });
+  const showPanel = (directory: string) => runPanels.show(directory);
   const showRun = (directory: string) => revealRun(runView, directory);
   const plans = new PlanOverlays();
   const selection = new LayerSelection(modelsTree, modelsView);
   const exchange = (...asked: Parameters<SensitivityActions['exchange']>) => exchangeOf(engine, ...asked);
   const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
+  const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
   const reports = new ReportPanels({
     extension: context.extensionUri,
@@ -82,7 +94,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     },
   });
   const report = (file: string) => reports.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report };
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -94,11 +106,13 @@ export function activate(context: vscode.ExtensionContext): Api {
     runsView,
     engine,
     panels,
+    runPanels,
     profiles,
     selection,
     plans,
     heatmaps,
     reports,
+    tensors,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -107,6 +121,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      heal: (...args) => heal({ context, models, runs, engine, storage, showRun, showPanel }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
@@ -114,12 +129,16 @@ export function activate(context: vscode.ExtensionContext): Api {
       benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
       showBenchmark: (...args) => showBenchmark(report, args),
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
+      cleanUpRuns: () => cleanUpRuns(runs),
+      showTensors: (...args) => showTensors(tensors, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),
       checkEngine: () => engine.check(),
       setUpEngine: () => engine.setUp(),
     }),
+    planTasks(engine),
+    languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans, reports };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports };
 }

@@ -59,6 +59,10 @@ export class Plan {
     }
     this.file = value;
     value.tensorize.forEach((rule, i) => this.#checkRule(rule, i));
+    const budgets = (['minutes', 'tokens', 'epochs'] as const).filter(budget => typeof value.heal?.[budget] === 'number');
+    if (value.heal && budgets.length !== 1) {
+      throw this.error(['heal', ...budgets.slice(1, 2)], `heal has ${budgets.join(' and ') || 'no budget'}.`, 'Give exactly one of minutes, tokens and epochs.');
+    }
   }
 
   /** An error at a key, or where the nearest thing around it begins. */

@@ -1,5 +1,17 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan | HostBenchmark;
+export type HostMessage =
+  | HostReply
+  | HostCompare
+  | HostSensitivity
+  | HostCells
+  | HostProfileRun
+  | HostSelection
+  | HostPlan
+  | HostBenchmark
+  | HostTensors
+  | HostTensorFacts
+  | HostRun
+  | HostHeal;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -512,6 +524,14 @@ export interface BenchmarkRequest {
    * The user allowed this model folder's own Python code.
    */
   allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
   kind: 'benchmark';
   options: BenchmarkOptions;
 }
@@ -592,6 +612,10 @@ export interface CalibrationOptions {
    */
   data?: string;
   /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
    * Tokens in a sequence.
    */
   length?: number;
@@ -599,6 +623,19 @@ export interface CalibrationOptions {
    * More make the result better, for other texts above all, and take longer.
    */
   sequences?: number;
+}
+/**
+ * One source of text, and its share among several.
+ */
+export interface HealData {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data: string;
+  /**
+   * Of the tokens, beside those of the other sources.
+   */
+  weight?: number;
 }
 /**
  * One layer at one size, measured: all else is the original model.
@@ -651,6 +688,14 @@ export interface CellEvent {
 export interface CompareData {
   original: CompareSide;
   compressed: CompareSide;
+  /**
+   * Where the folder was healed; `compressed` is what it was before that.
+   */
+  healed?: CompareSide | null;
+  /**
+   * The last one.
+   */
+  healing?: HealResult | null;
   predicted?: Predicted | null;
   layers: LayerFigures[];
 }
@@ -690,6 +735,42 @@ export interface Evaluation {
   sample: string;
   kl?: number | null;
   agreement?: number | null;
+}
+/**
+ * Losses are cross entropies on the validation sequences, nats per token.
+ */
+export interface HealResult {
+  kind: 'heal';
+  output: string;
+  /**
+   * What ended the training.
+   */
+  stopped: 'budget' | 'plateau' | 'diverged' | 'asked';
+  /**
+   * The original's; null without distillation.
+   */
+  teacher_loss?: number | null;
+  start_loss: number;
+  best_loss: number;
+  /**
+   * The step whose cores were written; 0: no step was better than the start.
+   */
+  best_step: number;
+  steps: number;
+  tokens: number;
+  trained: number;
+  parameters: number;
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  healed?: Evaluation | null;
+  /**
+   * Largest difference of log-probabilities after reload, against the trained model.
+   */
+  logits_difference: number;
+  /**
+   * Of the process that ended the run.
+   */
+  seconds: number;
 }
 /**
  * What the planner expects of the whole model.
@@ -781,6 +862,18 @@ export interface CurveEvent {
   type: 'curve';
   curve: Curve;
 }
+export interface DeviceInfo {
+  /**
+   * `cpu`, `cuda:N` or `mps`.
+   */
+  device: string;
+  name: string;
+  /**
+   * Free bytes.
+   */
+  memory: number;
+  memory_total: number;
+}
 /**
  * `doctor --json`.
  */
@@ -804,6 +897,14 @@ export interface Doctor {
   memory: number;
   memory_total: number;
   host_memory: number;
+  /**
+   * Processor cores that this process may use.
+   */
+  cores?: number;
+  /**
+   * All GPUs; the CPU where there is none.
+   */
+  devices?: DeviceInfo[];
   /**
    * Free bytes where the current folder lies.
    */
@@ -908,6 +1009,14 @@ export interface ExportRequest {
    * The user allowed this model folder's own Python code.
    */
   allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
   kind: 'export';
   model: string;
   options: ExportOptions;
@@ -938,97 +1047,34 @@ export interface ExportResult {
   seconds: number;
 }
 /**
- * One source of text, and its share among several.
+ * What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several.
  */
-export interface HealData {
+export interface HealHistory {
+  plan?: HealPlanEvent | null;
   /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   * Steps that one of `steps` stands for.
    */
-  data: string;
-  /**
-   * Of the tokens, beside those of the other sources.
-   */
-  weight?: number;
+  width?: number;
+  steps?: HealStepEvent[];
+  validations?: HealValidationEvent[];
 }
 /**
- * How long, on what and with which loss the cores of a compressed model are trained.
+ * Before the first step of a healing, in every process of the run alike.
  */
-export interface HealOptions {
+export interface HealPlanEvent {
   /**
-   * @minItems 1
+   * 1, 2, 3 … without gaps, across resumes.
    */
-  data?: [HealData, ...HealData[]];
+  seq: number;
+  time: string;
+  type: 'heal-plan';
+  plan: HealPlan;
+  prompt: string;
   /**
-   * Tokens in a sequence.
+   * The original's, on the validation sequences; null without distillation.
    */
-  length?: number;
-  /**
-   * Sequences in a step.
-   */
-  batch?: number;
-  minutes?: number | null;
-  tokens?: number | null;
-  epochs?: number | null;
-  /**
-   * At its highest, behind the warm-up.
-   */
-  learning_rate?: number;
-  /**
-   * Share of the steps in which the learning rate rises.
-   */
-  warmup?: number;
-  /**
-   * Largest norm of the gradient of a step; a longer one is shortened to it.
-   */
-  clip?: number;
-  weight_decay?: number;
-  /**
-   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
-   */
-  distill?: number;
-  /**
-   * Of both distributions in that KL.
-   */
-  temperature?: number;
-  teacher?: string | null;
-  /**
-   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
-   */
-  train?: string[];
-  /**
-   * Compute activations again in the backward pass: less memory, more time.
-   */
-  recompute?: boolean;
-  /**
-   * Of the data's evaluation part.
-   */
-  validation_sequences?: number;
-  /**
-   * How often in the run the model is validated, evenly spaced in steps.
-   */
-  validations?: number;
-  patience?: number | null;
-  /**
-   * Between two resume points.
-   */
-  save_minutes?: number;
-  /**
-   * Resume points that stay.
-   */
-  keep?: number;
-  /**
-   * What the models continue at each validation.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-  /**
-   * The folder to make. It appears only when it is whole.
-   */
-  output: string;
-  evaluate?: EvaluateOptions | null;
+  teacher_loss?: number | null;
+  teacher_sample?: string;
 }
 /**
  * What does not change any more once the training has begun: a resumed run follows the same curve.
@@ -1050,83 +1096,6 @@ export interface HealPlan {
    */
   parameters: number;
   seconds_per_step?: number | null;
-}
-/**
- * Before the first step of a healing, in every process of the run alike.
- */
-export interface HealPlanEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'heal-plan';
-  plan: HealPlan;
-  prompt: string;
-  /**
-   * The original's, on the validation sequences; null without distillation.
-   */
-  teacher_loss?: number | null;
-  teacher_sample?: string;
-}
-export interface HealRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'heal';
-  model: string;
-  options: HealOptions;
-}
-/**
- * Losses are cross entropies on the validation sequences, nats per token.
- */
-export interface HealResult {
-  kind: 'heal';
-  output: string;
-  /**
-   * What ended the training.
-   */
-  stopped: 'budget' | 'plateau' | 'diverged';
-  /**
-   * The original's; null without distillation.
-   */
-  teacher_loss?: number | null;
-  start_loss: number;
-  best_loss: number;
-  /**
-   * The step whose cores were written; 0: no step was better than the start.
-   */
-  best_step: number;
-  steps: number;
-  tokens: number;
-  trained: number;
-  parameters: number;
-  original?: Evaluation | null;
-  compressed?: Evaluation | null;
-  healed?: Evaluation | null;
-  /**
-   * Largest difference of log-probabilities after reload, against the trained model.
-   */
-  logits_difference: number;
-  /**
-   * Of the process that ended the run.
-   */
-  seconds: number;
 }
 /**
  * Means over the steps since the event before, of which there are fewer a minute the longer a run goes on. One of the same or a later
@@ -1155,9 +1124,11 @@ export interface HealStepEvent {
   learning_rate: number;
   tokens_per_second: number;
   /**
-   * Bytes: the most on a GPU so far, of the process on a CPU.
+   * Bytes by device: the most on a GPU so far, of the process on a CPU.
    */
-  memory: number;
+  memory: {
+    [k: string]: number;
+  };
 }
 /**
  * Takes the place of one of the same step; that of step 0 is of the model before healing.
@@ -1179,6 +1150,127 @@ export interface HealValidationEvent {
    */
   best: boolean;
   sample: string;
+}
+export interface HealOptions {
+  /**
+   * What to train on.
+   *
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  /**
+   * Of AdamW.
+   */
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, at most; evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+}
+export interface HealRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'heal';
+  model: string;
+  options: HealOptions;
 }
 /**
  * One healing in the history of a compressed folder (`bondwise.json`).
@@ -1223,6 +1315,17 @@ export interface HostCells {
 export interface HostCompare {
   type: 'compare';
   data: CompareData;
+}
+/**
+ * What is new in the training: points to add, or all of them.
+ */
+export interface HostHeal {
+  type: 'heal';
+  history: HealHistory;
+  /**
+   * What was told before is forgotten.
+   */
+  whole?: boolean;
 }
 export interface HostReply {
   type: 'reply';
@@ -1395,19 +1498,31 @@ export interface PlanResult {
    */
   exchange: ExchangePoint[];
 }
-/**
- * `inspect MODEL --json`.
- */
-export interface Inspection {
-  model: string;
-  architecture: string | null;
-  parameters: number;
-  bytes: number;
-  blocks: BlockInfo[];
+export interface HostTensors {
+  type: 'tensors';
+  file: TensorFile;
   /**
-   * Embedding, norms, head and whatever else is not a layer of a block.
+   * A tensor to choose; null leaves it to the view.
    */
-  other: TensorInfo[];
+  choose: string | null;
+}
+/**
+ * A safetensors file, by its header alone.
+ */
+export interface TensorFile {
+  name: string;
+  /**
+   * Of the whole file.
+   */
+  bytes: number;
+  header_bytes: number;
+  /**
+   * Free text of whoever wrote the file.
+   */
+  metadata: {
+    [k: string]: string;
+  };
+  tensors: TensorInfo[];
 }
 export interface TensorInfo {
   name: string;
@@ -1416,55 +1531,207 @@ export interface TensorInfo {
   parameters: number;
   bytes: number;
 }
-export interface LayerEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'layer';
-  layer: LayerFigures;
+/**
+ * What was computed of a tensor, or why it could not be.
+ */
+export interface HostTensorFacts {
+  type: 'tensorFacts';
+  name: string;
+  facts?: TensorFacts | null;
+  spectrum?: TensorSpectrum | null;
+  problem?: string | null;
 }
 /**
- * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ * `tensor FILE NAME --json`. Figures are of the finite values; null where there are none.
  */
-export interface Lineage {
-  version?: 1;
-  engine: string;
-  created: string;
-  base: BaseModelRef;
+export interface TensorFacts {
+  name: string;
+  dtype: string;
+  shape: number[];
+  count: number;
+  nan: number;
+  infinite: number;
+  zeros: number;
+  minimum: number | null;
+  maximum: number | null;
+  mean: number | null;
   /**
-   * The options of the run that made it.
+   * Standard deviation.
    */
-  request: {
-    [k: string]: unknown;
-  };
-  result: TensorizeResult;
+  deviation: number | null;
   /**
-   * What was trained afterwards, the latest last.
+   * Frobenius norm.
    */
-  healing?: Healing[];
+  norm: number | null;
+  /**
+   * Where the first bin of the histogram begins.
+   */
+  low: number;
+  /**
+   * Where the last one ends.
+   */
+  high: number;
+  /**
+   * Values in each of the equal bins.
+   */
+  histogram: number[];
 }
-export interface TensorizeResult {
-  kind: 'tensorize';
-  output: string;
+/**
+ * `tensor FILE NAME --spectrum --json`: of the tensor as a matrix [first axis, all others].
+ */
+export interface TensorSpectrum {
+  name: string;
+  rows: number;
+  columns: number;
+  /**
+   * Singular values, the largest first.
+   */
+  values: number[];
+  marks: SpectrumMark[];
+}
+/**
+ * What low rank at that size would keep of a matrix.
+ */
+export interface SpectrumMark {
+  /**
+   * Part of the parameters.
+   */
+  keep: number;
+  chi: number;
   parameters: number;
-  original_parameters: number;
-  bytes: number;
-  original_bytes: number;
-  layers: LayerFigures[];
   /**
-   * Layers that stayed dense and have other weights than before.
+   * Of the best approximation of that rank, in the Frobenius norm.
    */
-  refitted?: string[];
-  original?: Evaluation | null;
-  compressed?: Evaluation | null;
+  relative_error: number;
+}
+/**
+ * The run of the panel, as it stands now.
+ */
+export interface HostRun {
+  type: 'run';
+  run: RunView;
+}
+/**
+ * A run as its panel shows it, without what its work has told.
+ */
+export interface RunView {
+  directory: string;
+  title: string;
+  state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
+  status?: RunStatus | null;
+  request?:
+    (TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | BenchmarkRequest | ExportRequest) | null;
+  result?: (TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | BenchmarkResult | ExportResult) | null;
+  estimate?: EstimateEvent | null;
+  evaluations?: {
+    [k: string]: Evaluation;
+  };
+  warnings?: string[];
+  error?: ErrorInfo | null;
+  /**
+   * How often a process took the run up.
+   */
+  starts?: number;
+  device?: string | null;
+  /**
+   * It was asked to stop and keep the best.
+   */
+  stopping?: boolean;
+}
+export interface TensorizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'tensorize';
+  model: string;
+  options: TensorizeOptions;
+}
+export interface TensorizeOptions {
+  /**
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions1;
+  /**
+   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
+   */
+  refit?: string[];
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
   predicted?: Predicted1 | null;
+}
+/**
+ * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface TensorizeRule {
   /**
-   * Largest difference of log-probabilities after reload, against dense weights.
+   * Exact layer names, globs, or `re:` patterns.
    */
-  logits_difference: number;
-  seconds: number;
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  chi?: number | null;
+  keep?: number | null;
+  error?: number | null;
+  /**
+   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
+   */
+  sites?: number | 'low-rank';
+  out_modes?: number[] | null;
+  in_modes?: number[] | null;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+}
+/**
+ * The text that the methods `input` and `fisher` learn from.
+ */
+export interface CalibrationOptions1 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
 }
 /**
  * What the planner expects of the whole model.
@@ -1490,43 +1757,36 @@ export interface Predicted1 {
   perplexity_low?: number | null;
   perplexity_high?: number | null;
 }
-/**
- * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
- */
-export interface MPOLayer {
-  out_modes: number[];
-  in_modes: number[];
-  bond_dims: number[];
+export interface PerplexityRequest {
+  version?: 1;
   /**
-   * Below the product of out_modes where the weight was padded.
+   * ISO 8601, UTC.
    */
-  out_features: number;
-  in_features: number;
-  bias: boolean;
-}
-/**
- * The `mpo` key of a compressed checkpoint's `config.json`.
- */
-export interface MPOSection {
-  version?: 2;
-  base_model_type: string;
+  created: string;
   /**
-   * Class of the original model, such as LlamaForCausalLM.
+   * What a person reads in the Runs view.
    */
-  base_architecture: string;
+  title: string;
   /**
-   * The original model's classes in the folder's own Python files; null: in transformers.
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
    */
-  base_auto_map?: {
-    [k: string]: string;
-  } | null;
-  layers: {
-    [k: string]: MPOLayer;
-  };
-}
-export interface NamedTask {
-  name: string;
-  kind: 'task' | 'group' | 'tag';
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'perplexity';
+  model: string;
+  options: PerplexityOptions;
 }
 export interface PerplexityOptions {
   evaluate?: EvaluateOptions1;
@@ -1557,7 +1817,7 @@ export interface EvaluateOptions1 {
    */
   sample_tokens?: number;
 }
-export interface PerplexityRequest {
+export interface SampleModelRequest {
   version?: 1;
   /**
    * ISO 8601, UTC.
@@ -1576,188 +1836,50 @@ export interface PerplexityRequest {
    * The user allowed this model folder's own Python code.
    */
   allow_code?: boolean;
-  kind: 'perplexity';
-  model: string;
-  options: PerplexityOptions;
-}
-export interface PerplexityResult {
-  kind: 'perplexity';
-  evaluation: Evaluation;
-  seconds: number;
-}
-export interface PhaseEvent {
   /**
-   * 1, 2, 3 … without gaps, across resumes.
+   * How many torchrun starts on this machine; 1: without torchrun.
    */
-  seq: number;
-  time: string;
-  type: 'phase';
-  phase: string;
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'sample-model';
+  options: SampleModelOptions;
 }
-/**
- * `NAME.bondwise.json`: what is to be done to a model. Comments are allowed.
- */
-export interface PlanFile {
-  /**
-   * For editors; Bondwise knows the schema by the file's name.
-   */
-  $schema?: string | null;
-  /**
-   * Of the format of this file.
-   */
+export interface SampleModelOptions {
+  output: string;
+}
+export interface ProfileRequest {
   version?: 1;
   /**
-   * The model folder; relative to the plan's folder.
+   * ISO 8601, UTC.
    */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'profile';
   model: string;
-  /**
-   * The folder to make; relative to the plan's folder.
-   */
-  output: string;
-  budget?: Budget1 | null;
-  predicted?: Predicted2 | null;
-  /**
-   * Which layers become MPOs and how; a layer belongs to the first rule that matches.
-   *
-   * @minItems 1
-   */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions1 | null;
-  refit?: string[] | null;
-  evaluate?: EvaluateOptions2 | null;
-}
-/**
- * What the planner filled `tensorize` from.
- */
-export interface Budget1 {
-  /**
-   * NAME.sensitivity.json; relative to the plan's folder.
-   */
-  profile: string;
-  /**
-   * `60%` of the model's parameters, `2GB` on disk, or `perplexity<30`.
-   */
-  target: string;
-  /**
-   * Layers that stay dense: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  /**
-   * No layer keeps less than this part of its parameters.
-   */
-  floor?: number;
-  /**
-   * A layer that would keep more than this part stays dense.
-   */
-  ceiling?: number;
-  /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
-   */
-  method?: 'plain' | 'input' | 'fisher' | 'sequential';
-}
-/**
- * What the planner expects of the whole model.
- */
-export interface Predicted2 {
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  /**
-   * Of the whole model.
-   */
-  bytes: number;
-  /**
-   * Rise of the mean loss, nats per token.
-   */
-  loss: number;
-  /**
-   * Standard error of that.
-   */
-  loss_error: number;
-  perplexity?: number | null;
-  perplexity_low?: number | null;
-  perplexity_high?: number | null;
-}
-/**
- * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
- */
-export interface TensorizeRule {
-  /**
-   * Exact layer names, globs, or `re:` patterns.
-   */
-  layers: string[];
-  /**
-   * Layers to leave out of those: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  chi?: number | null;
-  keep?: number | null;
-  error?: number | null;
-  /**
-   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
-   */
-  sites?: number | 'low-rank';
-  out_modes?: number[] | null;
-  in_modes?: number[] | null;
-  /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
-   */
-  method?: 'plain' | 'input' | 'fisher' | 'sequential';
-}
-/**
- * The text for all methods but `plain`.
- */
-export interface CalibrationOptions1 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the result better, for other texts above all, and take longer.
-   */
-  sequences?: number;
-}
-/**
- * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
- */
-export interface EvaluateOptions2 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the perplexity surer and take longer.
-   */
-  sequences?: number;
-  /**
-   * What both models continue.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-}
-/**
- * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
- */
-export interface ProfileEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'profile';
-  profile: Sensitivity;
+  options: ProfileOptions;
 }
 /**
  * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
@@ -1809,28 +1931,61 @@ export interface ProfileOptions {
    */
   output: string;
 }
-export interface ProfileRequest {
-  version?: 1;
+export interface TensorizeResult {
+  kind: 'tensorize';
+  output: string;
+  parameters: number;
+  original_parameters: number;
+  bytes: number;
+  original_bytes: number;
+  layers: LayerFigures[];
   /**
-   * ISO 8601, UTC.
+   * Layers that stayed dense and have other weights than before.
    */
-  created: string;
+  refitted?: string[];
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  predicted?: Predicted2 | null;
   /**
-   * What a person reads in the Runs view.
+   * Largest difference of log-probabilities after reload, against dense weights.
    */
-  title: string;
+  logits_difference: number;
+  seconds: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted2 {
   /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   * Of the whole model.
    */
-  device?: string;
-  seed?: number;
+  parameters: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * Of the whole model.
    */
-  allow_code?: boolean;
-  kind: 'profile';
-  model: string;
-  options: ProfileOptions;
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+export interface PerplexityResult {
+  kind: 'perplexity';
+  evaluation: Evaluation;
+  seconds: number;
+}
+export interface SampleModelResult {
+  kind: 'sample-model';
+  output: string;
+  evaluation: Evaluation;
+  seconds: number;
 }
 export interface ProfileResult {
   kind: 'profile';
@@ -1851,6 +2006,473 @@ export interface ProfileResult {
   };
   correlation?: number | null;
   seconds: number;
+}
+/**
+ * `inspect MODEL --json`.
+ */
+export interface Inspection {
+  model: string;
+  architecture: string | null;
+  parameters: number;
+  bytes: number;
+  blocks: BlockInfo[];
+  /**
+   * Embedding, norms, head and whatever else is not a layer of a block.
+   */
+  other: TensorInfo[];
+}
+export interface LayerEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'layer';
+  layer: LayerFigures;
+}
+/**
+ * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ */
+export interface Lineage {
+  version?: 1;
+  engine: string;
+  created: string;
+  base: BaseModelRef;
+  /**
+   * The options of the run that made it.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: TensorizeResult;
+  /**
+   * What was trained afterwards, the latest last.
+   */
+  healing?: Healing[];
+}
+export interface ListLayersInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all.
+   */
+  layers?: string[];
+}
+/**
+ * Nothing is asked for.
+ */
+export interface ListModelsInput {}
+/**
+ * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
+ */
+export interface MPOLayer {
+  out_modes: number[];
+  in_modes: number[];
+  bond_dims: number[];
+  /**
+   * Below the product of out_modes where the weight was padded.
+   */
+  out_features: number;
+  in_features: number;
+  bias: boolean;
+}
+/**
+ * The `mpo` key of a compressed checkpoint's `config.json`.
+ */
+export interface MPOSection {
+  version?: 2;
+  base_model_type: string;
+  /**
+   * Class of the original model, such as LlamaForCausalLM.
+   */
+  base_architecture: string;
+  /**
+   * The original model's classes in the folder's own Python files; null: in transformers.
+   */
+  base_auto_map?: {
+    [k: string]: string;
+  } | null;
+  layers: {
+    [k: string]: MPOLayer;
+  };
+}
+export interface NamedTask {
+  name: string;
+  kind: 'task' | 'group' | 'tag';
+}
+export interface PhaseEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'phase';
+  phase: string;
+}
+/**
+ * `NAME.bondwise.json`: what is to be done to a model. Comments are allowed.
+ */
+export interface PlanFile {
+  /**
+   * For editors; Bondwise knows the schema by the file's name.
+   */
+  $schema?: string | null;
+  /**
+   * Of the format of this file.
+   */
+  version?: 1;
+  /**
+   * The model folder; relative to the plan's folder.
+   */
+  model: string;
+  /**
+   * The folder to make; relative to the plan's folder.
+   */
+  output: string;
+  budget?: Budget1 | null;
+  predicted?: Predicted3 | null;
+  /**
+   * Which layers become MPOs and how; a layer belongs to the first rule that matches.
+   *
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions2 | null;
+  refit?: string[] | null;
+  heal?: PlanHeal | null;
+  evaluate?: EvaluateOptions2 | null;
+}
+/**
+ * What the planner filled `tensorize` from.
+ */
+export interface Budget1 {
+  /**
+   * NAME.sensitivity.json; relative to the plan's folder.
+   */
+  profile: string;
+  /**
+   * `60%` of the model's parameters, `2GB` on disk, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that stay dense: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * No layer keeps less than this part of its parameters.
+   */
+  floor?: number;
+  /**
+   * A layer that would keep more than this part stays dense.
+   */
+  ceiling?: number;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted3 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
+ * The text for all methods but `plain`.
+ */
+export interface CalibrationOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
+}
+/**
+ * How the compressed model is trained; leave it out to stop there.
+ */
+export interface PlanHeal {
+  /**
+   * What to train on.
+   *
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  /**
+   * Of AdamW.
+   */
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, at most; evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.
+   */
+  output?: string | null;
+}
+/**
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
+ */
+export interface EvaluateOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface PlanHeal1 {
+  /**
+   * What to train on.
+   *
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  /**
+   * Of AdamW.
+   */
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, at most; evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.
+   */
+  output?: string | null;
+}
+export interface PlanInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
+   */
+  budget: string;
+  /**
+   * Layers that stay dense. Empty: as proposed (first block, down projections).
+   */
+  exclude?: string[];
+  /**
+   * Of the plan file, without its ending. Empty: as proposed.
+   */
+  name?: string;
+}
+/**
+ * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
+ */
+export interface ProfileEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'profile';
+  profile: Sensitivity;
+}
+export interface ProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Measure the whole model with one layer compressed at a time, which takes longer.
+   */
+  measured?: boolean;
+}
+export interface ReadProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How many layers to name, the most sensitive first.
+   */
+  most?: number;
 }
 /**
  * A process took the run up: at the start and again at each resume.
@@ -1889,123 +2511,51 @@ export interface WarningEvent {
   type: 'warning';
   message: string;
 }
-export interface TensorizeRequest {
-  version?: 1;
+export interface RunPlanInput {
   /**
-   * ISO 8601, UTC.
+   * Path of the plan file, NAME.bondwise.json.
    */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'tensorize';
-  model: string;
-  options: TensorizeOptions;
+  plan: string;
 }
-export interface TensorizeOptions {
+export interface RunStatusInput {
   /**
-   * @minItems 1
+   * A run by its id. Empty: the latest runs.
    */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions2;
-  /**
-   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
-   */
-  refit?: string[];
-  /**
-   * The folder to make. It appears only when it is whole.
-   */
-  output: string;
-  evaluate?: EvaluateOptions | null;
-  predicted?: Predicted3 | null;
-}
-/**
- * The text that the methods `input` and `fisher` learn from.
- */
-export interface CalibrationOptions2 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the result better, for other texts above all, and take longer.
-   */
-  sequences?: number;
-}
-/**
- * What the planner expects of the whole model.
- */
-export interface Predicted3 {
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  /**
-   * Of the whole model.
-   */
-  bytes: number;
-  /**
-   * Rise of the mean loss, nats per token.
-   */
-  loss: number;
-  /**
-   * Standard error of that.
-   */
-  loss_error: number;
-  perplexity?: number | null;
-  perplexity_low?: number | null;
-  perplexity_high?: number | null;
-}
-export interface SampleModelRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'sample-model';
-  options: SampleModelOptions;
-}
-export interface SampleModelOptions {
-  output: string;
-}
-export interface SampleModelResult {
-  kind: 'sample-model';
-  output: string;
-  evaluation: Evaluation;
-  seconds: number;
+  run?: string;
 }
 /**
  * `tasks --json`.
  */
 export interface TaskList {
   tasks: NamedTask[];
+}
+export interface TensorizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Layers by exact name, glob (*.mlp.up_proj) or regular expression (re:layers\.[4-9]\..*).
+   *
+   * @minItems 1
+   */
+  layers: [string, ...string[]];
+  /**
+   * What a layer keeps: a share of its parameters such as 50%, or a bond dimension such as 64.
+   */
+  size: string;
+  /**
+   * fisher loses least as a rule; plain needs no calibration text and loses most.
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
 }
 /**
  * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
@@ -2022,10 +2572,18 @@ export interface WebviewRequest {
     | 'profileLayers'
     | 'planCompression'
     | 'cancelRun'
+    | 'resumeRun'
+    | 'finishRun'
     | 'showRun'
+    | 'showLog'
+    | 'showModel'
+    | 'compare'
+    | 'copyCommand'
     | 'saveFile'
     | 'copyText'
-    | 'benchmarkModels';
+    | 'benchmarkModels'
+    | 'tensorFacts'
+    | 'tensorSpectrum';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

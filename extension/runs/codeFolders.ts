@@ -7,7 +7,7 @@ export function codeFolders({ directory, request }: Pick<Run, 'directory' | 'req
   if (!request?.allow_code) {
     return [];
   }
-  const reference = request.kind === 'perplexity' ? request.options.reference : undefined;
+  const reference = request.kind === 'perplexity' ? request.options.reference : request.kind === 'heal' ? request.options.teacher : undefined;
   const several = request.kind === 'benchmark' ? [...request.options.models, request.options.original] : [];
   return [...several, 'model' in request ? request.model : undefined, reference].flatMap(folder => (typeof folder === 'string' ? path.resolve(directory, folder) : []));
 }

@@ -1,6 +1,7 @@
 /** What a journal says, as one value: a fold over its events. */
 import { BenchmarkFold } from '../benchmark/fold.ts';
 import { ProfileFold } from '../profile/fold.ts';
+import { HealFold, type History } from './healFold.ts';
 import type {
   Benchmark,
   EndedEvent,
@@ -24,12 +25,14 @@ export interface RunSummary {
   readonly phase?: string;
   /** Finished layers in the order of the journal; a layer done again after a resume stands once, with its last figures. */
   readonly layers: readonly LayerFigures[];
-  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation };
+  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation };
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
   /** What a benchmark has found so far. */
   readonly benchmark?: Benchmark;
+  /** How a healing has gone so far. */
+  readonly heal?: History;
   /** Each warning once. */
   readonly warnings: readonly string[];
   /** How the last process ended; absent while one works, and after one that could not say. */
@@ -38,7 +41,7 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'benchmark'>;
+type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'heal' | 'benchmark'>;
 
 export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
 
@@ -47,6 +50,7 @@ export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
   readonly #benchmark = new BenchmarkFold();
+  readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
   readonly #warnings = new Set<string>();
 
@@ -55,8 +59,9 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const [profile, benchmark] = [this.#profile.value, this.#benchmark.value];
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }), ...(benchmark && { benchmark }) };
+    const [profile, heal, benchmark] = [this.#profile.value, this.#heal.value, this.#benchmark.value];
+    const found = { ...(profile && { profile }), ...(heal && { heal }), ...(benchmark && { benchmark }) };
+    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...found };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -72,6 +77,7 @@ export class Fold {
     }
     this.#profile.add(event);
     this.#benchmark.add(event);
+    this.#heal.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
 

@@ -6,6 +6,7 @@ import { worstOf } from '../profile/levels.ts';
 import type { Evaluation } from '../protocol/types.ts';
 import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
 import { blockUri, layerUri, modelUri, type SensitivityMark } from './decorations.ts';
+import { healedPerplexity } from './healText.ts';
 import { formatMeasured, formatShare } from './measured.ts';
 import { BlockNode, canTensorize, GroupNode, idOf, LayerNode, ModelNode, ProblemNode, TensorNode, TensorsNode, type TreeNode } from './modelNodes.ts';
 import type { ModelSensitivity } from './profileList.ts';
@@ -139,6 +140,7 @@ function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
   const compressed = isCompressed(model);
   const { lineage } = model;
   const parts = [
+    ...(lineage?.healing?.length ? [vscode.l10n.t('healed')] : []),
     ...(lineage
       ? [vscode.l10n.t('{0} of {1}', formatShare(lineage.result.parameters / lineage.result.original_parameters), oneLine(lineage.base.name, 60))]
       : []),
@@ -237,7 +239,9 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
   if (!model) {
     return tooltip(folder, []);
   }
-  const result = model.lineage?.result;
+  const healing = model.lineage?.healing?.at(-1)?.result;
+  // What was measured together is on one text.
+  const result = healing?.healed ? healing : model.lineage && { ...model.lineage.result, healed: undefined };
   return tooltip(model.name, [
     [vscode.l10n.t('Folder'), shortPath(folder)],
     ...(model.architecture ? [[vscode.l10n.t('Architecture'), model.architecture] as const] : []),
@@ -246,10 +250,19 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
     [vscode.l10n.t('Types'), model.dtypes.map(({ dtype, bytes }) => `${dtype} ${formatPercent(bytes / Math.max(1, model.bytes))}`).join(', ')],
     [vscode.l10n.t('Blocks'), String(model.blocks.length)],
     ...(model.lineage ? [[vscode.l10n.t('Made from'), model.lineage.base.name] as const] : []),
+    ...healedLines(model),
     ...(result?.original && result.compressed
-      ? [[vscode.l10n.t('Perplexity'), `${perplexity(result.original)} → ${perplexity(result.compressed)}`] as const]
+      ? [[vscode.l10n.t('Perplexity'), [result.original, result.compressed, ...(result.healed ? [result.healed] : [])].map(perplexity).join(' → ')] as const]
       : []),
     ...(model.needsCode ? [vscode.l10n.t('This model needs its own Python code; a run asks before it uses it.')] : []),
+  ]);
+}
+
+/** Each healing in the history of the folder. */
+function healedLines({ lineage }: Model): readonly (readonly [string, string])[] {
+  return (lineage?.healing ?? []).map(({ result, created }) => [
+    vscode.l10n.t('Healed'),
+    vscode.l10n.t('{0}: {1} on the text held back, {2} steps', new Date(created).toLocaleDateString(), healedPerplexity(result), result.steps),
   ]);
 }
 

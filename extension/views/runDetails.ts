@@ -1,9 +1,10 @@
 /** What stands below a run in the Runs view: its figures, as far as they are known. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Evaluation, LayerFigures } from '../protocol/types.ts';
+import type { Evaluation, HealResult, LayerFigures, TensorizeResult } from '../protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
 import { errorOf, type Run, type RunKind } from '../runs/run.ts';
+import { healFigures } from './healDetails.ts';
 import { formatMeasured, formatShare } from './measured.ts';
 import { planFigures } from './planDetails.ts';
 import { profileFigures } from './profileDetails.ts';
@@ -28,6 +29,7 @@ export function runDetails(run: Run): readonly Detail[] {
     ...figures(run),
     ...planFigures(run),
     ...profileFigures(run),
+    ...healFigures(run),
     ...layers(run),
     ...(run.request && 'model' in run.request
       ? [plain('model', vscode.l10n.t('Model'), shortPath(path.resolve(run.directory, run.request.model)), 'package')]
@@ -103,14 +105,17 @@ function figures(run: Run): Detail[] {
   if (benchmark.length > 0) {
     found.push(plain('tasks', vscode.l10n.t('Tasks done'), String(benchmark.reduce((sum, model) => sum + (model.tasks?.length ?? 0), 0)), 'checklist'));
   }
-  const original = (result?.kind === 'tensorize' ? result.original : undefined) ?? summary.evaluations.original;
-  const compressed = (result?.kind === 'tensorize' ? result.compressed : undefined) ?? summary.evaluations.compressed;
+  const made = result?.kind === 'tensorize' || result?.kind === 'heal' ? result : undefined;
+  const { original, compressed, healed } = { ...summary.evaluations, ...measuredBy(made) };
   const only = result?.kind === 'perplexity' || result?.kind === 'sample-model' ? result.evaluation : undefined;
   if (original) {
     found.push(...evaluation('original', vscode.l10n.t('Original'), original));
   }
   if (compressed) {
     found.push(...evaluation('compressed', vscode.l10n.t('Compressed'), compressed));
+  }
+  if (healed) {
+    found.push(...evaluation('healed', vscode.l10n.t('Healed'), healed));
   }
   if (only) {
     found.push(...evaluation('only', vscode.l10n.t('Model'), only));
@@ -121,13 +126,19 @@ function figures(run: Run): Detail[] {
       ...plain('verified', vscode.l10n.t('Loaded again and checked'), vscode.l10n.t('log-probabilities differ by {0} at most', formatNumber(logits_difference)), 'verified'),
       color: 'testing.iconPassed',
       full: vscode.l10n.t(
-        'The written folder was loaded in transformers and compared with the dense product of its cores: {0}, allowed {1}.',
+        'The written folder was loaded in transformers and compared with what it was made from in memory: {0}, allowed {1}.',
         formatNumber(logits_difference),
         formatNumber(tolerance),
       ),
     });
   }
   return found;
+}
+
+/** What a result has of the models, without what it lacks. */
+function measuredBy(made: TensorizeResult | HealResult | undefined): { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation } {
+  const healed = made?.kind === 'heal' ? made.healed : undefined;
+  return { ...(made?.original && { original: made.original }), ...(made?.compressed && { compressed: made.compressed }), ...(healed && { healed }) };
 }
 
 function evaluation(id: string, who: string, { perplexity, standard_error, tokens_per_second, prompt, sample, tokens, data }: Evaluation): Detail[] {

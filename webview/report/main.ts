@@ -5,7 +5,7 @@ import { button } from '../ui/toolkit.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
 import '../ui/popups.css';
-import '../ui/run.css';
+import '../ui/charts.css';
 import './style.css';
 import { ReportView } from './view.ts';
 

@@ -1,6 +1,7 @@
 /** The report: what there is to know in words, tables, charts, what the models write; and the ways out of it. */
 import type { Benchmark, HostBenchmark, HostMessage } from '../../extension/protocol/types.ts';
 import { formatBytes } from '../../extension/runs/format.ts';
+import { isActive } from '../../extension/runs/run.ts';
 import { Asker, type Request } from '../ui/asker.ts';
 import { choice } from '../ui/controls.ts';
 import { h } from '../ui/dom.ts';
@@ -24,6 +25,7 @@ export class ReportView {
   readonly #remarks = h('ul', {});
   readonly #known = h('section', { class: 'remarks', 'aria-labelledby': 'remarks', hidden: '' }, h('h2', { id: 'remarks' }, 'What to know'), this.#remarks);
   readonly #strip: RunStrip;
+  readonly #cancel: HTMLElement;
   readonly #toolbar: HTMLElement;
   readonly #tables = h('div', {});
   readonly #quality;
@@ -41,7 +43,8 @@ export class ReportView {
     this.#asker = new Asker(host.request);
     this.#save = host.save;
     this.#chosen = chosen;
-    this.#strip = new RunStrip({ cancel: () => this.#asker.ask('cancelRun'), show: () => this.#asker.ask('showRun') });
+    this.#cancel = button('Cancel', () => this.#asker.ask('cancelRun'));
+    this.#strip = new RunStrip('Benchmark run', button('Show Run', () => this.#asker.ask('showRun')), this.#cancel);
     const exporting = button('Export', () => {
       const { left, bottom } = exporting.getBoundingClientRect();
       showMenu('Export', this.#exports(), { x: left, y: bottom + 2 }, exporting);
@@ -65,7 +68,9 @@ export class ReportView {
       this.#shown = message;
       this.#draw();
     } else if (message.type === 'profileRun') {
-      this.#strip.show(message.status);
+      const active = message.status !== null && isActive(message.status.state);
+      this.#cancel.hidden = message.status?.state === 'cancelling';
+      this.#strip.show(active ? message.status : null);
     }
   }
 

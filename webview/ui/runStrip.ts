@@ -1,42 +1,35 @@
-/** The run that fills what is shown: how far it is, and how to stop it. */
+/** How far a run is, and its buttons. */
 import type { RunStatus } from '../../extension/protocol/types.ts';
-import { EMPTY_SUMMARY } from '../../extension/runs/fold.ts';
-import { fractionDone, isActive, progressText, type Run } from '../../extension/runs/run.ts';
+import { fractionDone, isActive, progressText, runOf } from '../../extension/runs/run.ts';
 import { h } from './dom.ts';
-import { button } from './toolkit.ts';
 
 export class RunStrip {
   readonly #text = h('span', { class: 'run-text' });
   readonly #fill = h('div', {});
-  readonly #bar = h('div', { class: 'bar', role: 'progressbar', 'aria-label': 'Run', 'aria-valuemin': '0', 'aria-valuemax': '100' }, this.#fill);
-  readonly #cancel: HTMLElement;
+  readonly #bar: HTMLElement;
   readonly element: HTMLElement;
 
-  constructor(actions: { readonly cancel: () => void; readonly show: () => void }) {
-    this.#cancel = button('Cancel', actions.cancel);
-    this.element = h(
-      'section',
-      { class: 'run', 'aria-label': 'Run', hidden: '' },
-      h('div', { class: 'run-line' }, this.#text, h('div', { class: 'buttons' }, button('Show Run', actions.show), this.#cancel)),
-      this.#bar,
-    );
+  /** @param label of the progress bar, for who does not see it. */
+  constructor(label: string, ...buttons: readonly HTMLElement[]) {
+    this.#bar = h('div', { class: 'bar', role: 'progressbar', 'aria-label': label, 'aria-valuemin': '0', 'aria-valuemax': '100' }, this.#fill);
+    this.element = h('section', { class: 'run', 'aria-label': 'Run', hidden: '' }, h('div', { class: 'run-line' }, this.#text, h('div', { class: 'buttons' }, ...buttons)), this.#bar);
   }
 
-  show(status: RunStatus | null): void {
-    const active = status !== null && isActive(status.state);
-    this.element.hidden = !active;
-    if (!active) {
+  /** @param text instead of how far it is. */
+  show(status: RunStatus | null, text?: string): void {
+    this.element.hidden = status === null;
+    if (status === null) {
       return;
     }
-    const run: Run = { id: '', directory: '', title: '', created: '', state: status.state, status, summary: EMPTY_SUMMARY };
+    const run = runOf(status);
     const fraction = fractionDone(run);
-    this.#text.textContent = progressText(run);
+    this.#text.textContent = text ?? progressText(run);
+    this.#bar.hidden = !isActive(status.state);
     this.#fill.style.width = `${(fraction ?? 0) * 100}%`;
     if (fraction === undefined) {
       this.#bar.removeAttribute('aria-valuenow');
     } else {
       this.#bar.setAttribute('aria-valuenow', String(Math.floor(fraction * 100)));
     }
-    this.#cancel.hidden = status.state === 'cancelling';
   }
 }
