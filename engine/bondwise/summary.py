@@ -104,6 +104,12 @@ def result_text(result: dict[str, Any]) -> str:
         return f"{profile_text(result)}\n\nWrote {result['output']} in {seconds}."
     if result["kind"] == "heal":
         return f"{_healing_text(result)}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "benchmark":
+        from bondwise.benchmark_summary import benchmark_text
+
+        return f"{benchmark_text(result)}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "export":
+        return f"{_export_text(result)}\n\nWrote {result['output']} in {seconds}."
     evaluation = result["evaluation"]
     text = f"Perplexity {evaluation['perplexity']:.3f} ± {evaluation['standard_error']:.3f} over {evaluation['tokens']:,} tokens"
     if evaluation.get("kl") is not None:
@@ -129,4 +135,15 @@ def _healing_text(result: dict[str, Any]) -> str:
     return (
         f"{table(rows)}\n\nTrained {result['trained']:,} of {result['parameters']:,} parameters {ends[result['stopped']]}: "
         f"{result['steps']:,} steps, {result['tokens']:,} tokens. The cores are those of step {result['best_step']:,}."
+    )
+
+
+def _export_text(result: dict[str, Any]) -> str:
+    rows = [["", "compressed", "exported"]]
+    for name, show in (("parameters", "{:,}".format), ("bytes", size)):
+        rows.append([name, show(result[f"compressed_{name}"]), show(result[name])])
+    code = "" if result["plain"] else ", with trust_remote_code"
+    return (
+        f"{table(rows)}\n\nContracted {result['layers']} layers; it loads as {result['architecture']}{code}. Its accuracy is that of the "
+        "compressed model, its size that of the original."
     )

@@ -1,7 +1,9 @@
 /** What a journal says, as one value: a fold over its events. */
+import { BenchmarkFold } from '../benchmark/fold.ts';
 import { ProfileFold } from '../profile/fold.ts';
 import { HealFold, type History } from './healFold.ts';
 import type {
+  Benchmark,
   EndedEvent,
   ErrorInfo,
   EstimateEvent,
@@ -27,6 +29,8 @@ export interface RunSummary {
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
+  /** What a benchmark has found so far. */
+  readonly benchmark?: Benchmark;
   /** How a healing has gone so far. */
   readonly heal?: History;
   /** Each warning once. */
@@ -37,7 +41,7 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'heal'>;
+type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'heal' | 'benchmark'>;
 
 export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
 
@@ -45,6 +49,7 @@ export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evalua
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
+  readonly #benchmark = new BenchmarkFold();
   readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
   readonly #warnings = new Set<string>();
@@ -54,8 +59,9 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const [profile, heal] = [this.#profile.value, this.#heal.value];
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }), ...(heal && { heal }) };
+    const [profile, heal, benchmark] = [this.#profile.value, this.#heal.value, this.#benchmark.value];
+    const found = { ...(profile && { profile }), ...(heal && { heal }), ...(benchmark && { benchmark }) };
+    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...found };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -70,6 +76,7 @@ export class Fold {
       this.#warnings.add(event.message);
     }
     this.#profile.add(event);
+    this.#benchmark.add(event);
     this.#heal.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
@@ -106,6 +113,8 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'heal-plan':
     case 'heal-step':
     case 'heal-validation':
+    case 'benchmark':
+    case 'benchmark-model':
       return before;
   }
 }

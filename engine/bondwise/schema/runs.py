@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Record
+from bondwise.schema.benchmark import Benchmark, BenchmarkModel
 from bondwise.schema.profile import Cell, Curve, Sensitivity
 from bondwise.schema.results import Evaluation, HealPlan, LayerFigures
 
@@ -175,6 +176,21 @@ class HealValidationEvent(Event):
     sample: str
 
 
+class BenchmarkEvent(Event):
+    """What a benchmark has before it adds to it, with what the file of an earlier run has already."""
+
+    type: Literal["benchmark"] = "benchmark"
+    benchmark: Benchmark
+
+
+class BenchmarkModelEvent(Event):
+    """A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before."""
+
+    type: Literal["benchmark-model"] = "benchmark-model"
+    model: BenchmarkModel
+    remarks: Annotated[list[str], Field(description="Those of the whole report now.")] = []
+
+
 class WarningEvent(Event):
     type: Literal["warning"] = "warning"
     message: str
@@ -202,6 +218,8 @@ RunEvent = Annotated[
     | HealPlanEvent
     | HealStepEvent
     | HealValidationEvent
+    | BenchmarkEvent
+    | BenchmarkModelEvent
     | WarningEvent
     | EndedEvent,
     Field(discriminator="type"),
