@@ -71,11 +71,7 @@ class Times(NamedTuple):
 
 
 def chosen() -> list[Layer]:
-    return [
-        layer
-        for layer in map_model(open_checkpoint(MODEL)).layers
-        if layer.block >= 4 and layer.name.rsplit(".", 1)[-1] in PARTS
-    ]
+    return [layer for layer in map_model(open_checkpoint(MODEL)).layers if layer.block >= 4 and layer.name.rsplit(".", 1)[-1] in PARTS]
 
 
 def prepared(way: str) -> Trained:
@@ -88,9 +84,7 @@ def prepared(way: str) -> Trained:
             module.requires_grad_(requires_grad=True)
         elif way != "all":
             out, into = layer.shape
-            outs, ins = mpo.layer_modes(
-                out, into, "low-rank" if sites == "low-rank" else int(sites)
-            )
+            outs, ins = mpo.layer_modes(out, into, "low-rank" if sites == "low-rank" else int(sites))
             made = MPOLinear(
                 into,
                 out,
@@ -154,10 +148,7 @@ def bench() -> list[dict[str, float | str | int]]:
                 "what": way,
                 "trained_parameters": ways[way].parameters,
                 "tokens_per_second": round(BATCH * LENGTH / times.all),
-                **{
-                    f"{name}_ms": round(1000 * value)
-                    for name, value in times._asdict().items()
-                },
+                **{f"{name}_ms": round(1000 * value) for name, value in times._asdict().items()},
                 "times": round(first.all / times.all, 2),
             }
         )
