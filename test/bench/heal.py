@@ -20,8 +20,10 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
 from bondwise import mpo
 from bondwise.checkpoint import open_checkpoint
+from bondwise.free_gauge import free_gauge
 from bondwise.heal_loss import mixed_loss
 from bondwise.heal_pass import choose_attention, labelled_logits, lower_frozen
 from bondwise.loading import load_model
@@ -34,8 +36,9 @@ from bondwise.replay import layer_module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bondwise.modelmap import Layer
     from transformers import PreTrainedModel
+
+    from bondwise.modelmap import Layer
 
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
@@ -96,6 +99,8 @@ def prepared(way: str) -> Trained:
             made.path = path  # pyright: ignore[reportAttributeAccessIssue]
             parent, _, name = layer.name.rpartition(".")
             setattr(model.get_submodule(parent), name, made)
+    if sites == "low-rank":
+        free_gauge(model, [name for name, _ in model.named_parameters() if ".cores." in name])
     choose_attention(model, "cpu", LENGTH)
     lower_frozen(model, "cpu")
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

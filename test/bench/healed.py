@@ -1,10 +1,10 @@
 """How much of what compression cost a healing wins back: perplexity of the original, compressed and healed model on two texts.
 
-SmolLM2-135M-Instruct as `npm start` makes it. `p50`: q, k, v, o, gate and up of blocks 4–29 at half their parameters; `l80`, `l60`: what the
-planner may compress, so that all layers together keep 80 and 60%. Method `fisher`, sizes by predicted loss, calibrated on 16 sequences of 512
-tokens of WikiText-2's training text (the built-in text where BONDWISE_TEST_DATA has none). Healed on that text and the built-in one, measured
-on other sections of both, eight sequences of 512 tokens each; `won_back` is the part of the lost log-perplexity. A budget is in tokens: as
-many as two quiet cores take in 5, 10 and 20 minutes, at 275 a second by the processor time of a step.
+SmolLM2-135M-Instruct as `npm start` makes it. `p50`: q, k, v, o, gate and up of blocks 4–29 at half their parameters; `l80`, `l60`: what
+the planner may compress, so that all layers together keep 80 and 60%. Method `fisher`, sizes by predicted loss, calibrated on 16 sequences
+of 512 tokens of WikiText-2's training text (the built-in text where BONDWISE_TEST_DATA has none). Healed on that text and the built-in one,
+measured on other sections of both, eight sequences of 512 tokens each; `won_back` is the part of the lost log-perplexity. A budget is in
+tokens: as many as two quiet cores take in 5, 10 and 20 minutes, at 275 a second by the processor time of a step.
 
 It takes hours. All that is made lies under BONDWISE_HOME/bench/healed, and when it is killed it goes on from there. BONDWISE_BENCH_STARTS,
 _TOKENS (numbers), _DISTILL (shares) and _RATE make other rows.
@@ -18,7 +18,6 @@ import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise.allocate import Candidate, Problem, Target, choose, sweep
@@ -32,6 +31,8 @@ from bondwise.schema import Budget
 from bondwise.text import token_sequences
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bondwise.modelmap import Layer
 
 DATA = os.environ.get("BONDWISE_TEST_DATA")
