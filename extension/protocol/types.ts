@@ -1124,7 +1124,7 @@ export interface HealStepEvent {
   learning_rate: number;
   tokens_per_second: number;
   /**
-   * Bytes by device: the most on a GPU so far, of the process on a CPU.
+   * Bytes by device, or by rank: the most on a GPU so far, of the process on a CPU.
    */
   memory: {
     [k: string]: number;
@@ -1150,6 +1150,24 @@ export interface HealValidationEvent {
    */
   best: boolean;
   sample: string;
+}
+export interface HealInput {
+  /**
+   * A compressed model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How long to train.
+   */
+  minutes?: number;
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text afterwards.
+   */
+  measure?: boolean;
 }
 export interface HealOptions {
   /**

@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, RunStatusInput } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, HealInput, RunStatusInput } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -29,4 +29,5 @@ export const isProfileInput: Validator<ProfileInput>;
 export const isPlanInput: Validator<PlanInput>;
 export const isRunPlanInput: Validator<RunPlanInput>;
 export const isTensorizeInput: Validator<TensorizeInput>;
+export const isHealInput: Validator<HealInput>;
 export const isRunStatusInput: Validator<RunStatusInput>;

@@ -126,6 +126,7 @@ from bondwise.schema.runs import (
     WarningEvent,
 )
 from bondwise.schema.tools import (
+    HealInput,
     ListLayersInput,
     ListModelsInput,
     PlanInput,
@@ -177,6 +178,7 @@ __all__ = [
     "Footprint",
     "HealData",
     "HealHistory",
+    "HealInput",
     "HealOptions",
     "HealPlan",
     "HealPlanEvent",
@@ -299,6 +301,7 @@ ROOTS: dict[str, Any] = {
     "RunPlanInput": RunPlanInput,
     "TensorizeInput": TensorizeInput,
     "RunStatusInput": RunStatusInput,
+    "HealInput": HealInput,
 }
 """What is validated on its own; each becomes one TypeScript type and one validator."""
 

@@ -163,7 +163,7 @@ class HealStepEvent(Event):
     gradient: Annotated[float, Field(description="Norm of the gradient before it is shortened.")]
     learning_rate: float
     tokens_per_second: float
-    memory: Annotated[dict[str, int], Field(description="Bytes by device: the most on a GPU so far, of the process on a CPU.")]
+    memory: Annotated[dict[str, int], Field(description="Bytes by device, or by rank: the most on a GPU so far, of the process on a CPU.")]
 
 
 class HealValidationEvent(Event):
