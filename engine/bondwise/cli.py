@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise import __version__
-from bondwise.arguments import at_least, chi, error, fraction, part, positive, sites, weighted
+from bondwise.arguments import PRESETS, SCHEMES, at_least, chi, error, fraction, part, positive, sites, weighted
 from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.terminal import say, show
 
@@ -138,6 +138,25 @@ def _heal(parsed: Arguments) -> int:
     options["output"] = _absolute(parsed.output)
     options["evaluate"] = {"data": _data(parsed.evaluate_data or "builtin")} if parsed.evaluate or parsed.evaluate_data else None
     return _work(parsed, "heal", f"Heal {_name(parsed.model)}", options)
+
+
+def _quantize(parsed: Arguments) -> int:
+    if parsed.preset and (parsed.scheme or parsed.layers):
+        raise UserError("A preset says which layers get which scheme.", "Give either --preset, or --layers and --scheme.")
+    if not parsed.preset and not (parsed.scheme and parsed.layers):
+        raise UserError("Say which layers are stored how.", f"Give --layers and --scheme, or --preset {', '.join(PRESETS)}.")
+    rules: list[dict[str, Any]] = (
+        [{**rule, "exclude": parsed.exclude if rule["layers"] == ["*"] else []} for rule in PRESETS[parsed.preset]]
+        if parsed.preset
+        else [{"layers": parsed.layers, "exclude": parsed.exclude, "scheme": parsed.scheme, "rank": parsed.rank}]
+    )
+    calibration = {name: value for name, value in (("data", _data(parsed.calibration or "")), ("sequences", parsed.sequences)) if value}
+    options: dict[str, Any] = {"quantize": rules, "output": _absolute(parsed.output)}
+    options["calibration"] = calibration or None
+    options["protect"] = False if parsed.no_protect else None
+    options["evaluate"] = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
+    what = parsed.preset or f"{', '.join(parsed.layers)} ({parsed.scheme})"
+    return _work(parsed, "quantize", f"Quantize {_name(parsed.model)}: {what}", options)
 
 
 def _sample_model(parsed: Arguments) -> int:
@@ -267,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_planning(add, answers, works)
 
     _add_heal(add, works)
+    _add_quantize(add, works)
 
     start = add("start", _start, "Do what a run directory's run.json asks, or go on with it.", answers)
     start.add_argument("run_dir", metavar="RUN_DIR")
@@ -356,6 +376,28 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     heal.add_argument("--evaluate", action="store_true", help="measure original, compressed and healed model")
     heal.add_argument("--evaluate-data", metavar="DATA", help="text to measure on (implies --evaluate)")
     heal.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
+
+
+def _add_quantize(add: Callable[..., argparse.ArgumentParser], works: argparse.ArgumentParser) -> None:
+    quantize = add("quantize", _quantize, "Store layers of a model, original or compressed, in fewer bits.", works)
+    quantize.add_argument("model", metavar="MODEL")
+    quantize.add_argument(
+        "--layers", metavar="PATTERN", action="append", help="layers or cores (`*.cores.*`): a name, a glob or re:…; repeatable"
+    )
+    quantize.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="layers to leave out; repeatable")
+    quantize.add_argument(
+        "--scheme", choices=SCHEMES, help="int8, nf4 and nf4-double by bitsandbytes; compensated-N: N bits that do what the layer does"
+    )
+    quantize.add_argument("--rank", metavar="N", type=at_least(1), help="of low-rank-N; with compensated-N, of a correction")
+    quantize.add_argument("--preset", choices=PRESETS, help="8bit, 4bit, 4bit-compensated: all layers; paper: cores 16 bits, the rest nf4")
+    quantize.add_argument(
+        "--calibration", metavar="DATA", help="text for compensated-N and low-rank-N: a file, a data set, builtin or self"
+    )
+    quantize.add_argument("--sequences", metavar="N", type=at_least(1), help="of 512 tokens, of that text (default 16)")
+    quantize.add_argument("--no-protect", action="store_true", help="no 8 bits for layers whose predicted loss stands out")
+    quantize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
+    quantize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
+    quantize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
 
 
 def _add_method(command: argparse.ArgumentParser) -> None:

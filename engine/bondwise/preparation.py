@@ -53,10 +53,10 @@ def prepare(run: Run, told: Told) -> Prepared:
         told.warn(warning)
     code = code_files(folder, source.config)
     check_model(source, choices, allow_code=request.allow_code)
-    tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
+    tokenizer = None if options.evaluate is None else check_text(run, folder, options.evaluate)
     calibrated = any(choice.method != "plain" for choice in choices)
     written = calibrated and options.calibration.data == OWN_TEXT
-    ids = _calibration_text(run, folder, options.calibration) if calibrated and not written else None
+    ids = calibration_text(run, folder, options.calibration) if calibrated and not written else None
     needs = _check_needs(run, source, choices)
     run.check_cancelled()
     if written:
@@ -71,14 +71,14 @@ def share(run: Run) -> list[str]:
     return compress_share(run, prepared.source, prepared.asked, told)
 
 
-def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
+def check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
     """The tokenizer, after the text was found long enough: better told now than after an hour."""
     tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
     token_sequences(tokenizer, options.data, "evaluation", length=options.length, sequences=options.sequences, seed=run.request.seed)
     return tokenizer
 
 
-def _calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> Tensor:
+def calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> Tensor:
     """Token ids [sequences, length] int64. Raises UserError where the text is too short."""
     tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
     return token_sequences(

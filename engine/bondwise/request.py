@@ -11,11 +11,20 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bondwise.errors import UserError
-from bondwise.schema import SCHEMA_VERSION, HealRequest, PerplexityRequest, ProfileRequest, RunRequest, SampleModelRequest, TensorizeRequest
+from bondwise.schema import (
+    SCHEMA_VERSION,
+    HealRequest,
+    PerplexityRequest,
+    ProfileRequest,
+    QuantizeRequest,
+    RunRequest,
+    SampleModelRequest,
+    TensorizeRequest,
+)
 
 REQUEST = "run.json"
 
-AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest
+AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest
 
 
 def refuse_newer(path: Path) -> None:

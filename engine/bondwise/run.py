@@ -41,9 +41,9 @@ from bondwise.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from bondwise.schema import HealResult, PerplexityResult, ProfileResult, SampleModelResult, TensorizeResult
+    from bondwise.schema import HealResult, PerplexityResult, ProfileResult, QuantizeResult, SampleModelResult, TensorizeResult
 
-    Worker = Callable[["Run"], TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult]
+    Worker = Callable[["Run"], TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult]
 
 E = TypeVar("E", bound=Event)
 
@@ -56,6 +56,7 @@ WORKERS: dict[str, str] = {
     "sample-model": "bondwise.sample_model:run",
     "profile": "bondwise.sensitivity:run",
     "heal": "bondwise.heal:run",
+    "quantize": "bondwise.quantize:run",
 }
 """Kind of a run → `module:function` of its worker; named, not imported, because torch and transformers take seconds."""
 

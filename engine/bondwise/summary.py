@@ -81,6 +81,8 @@ def result_text(result: dict[str, Any]) -> str:
         return f"{profile_text(result)}\n\nWrote {result['output']} in {seconds}."
     if result["kind"] == "heal":
         return f"{_healing_text(result)}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "quantize":
+        return f"{_quantized_text(result)}\n\nWrote {result['output']} in {seconds}."
     evaluation = result["evaluation"]
     text = f"Perplexity {evaluation['perplexity']:.3f} ± {evaluation['standard_error']:.3f} over {evaluation['tokens']:,} tokens"
     if evaluation.get("kl") is not None:
@@ -102,3 +104,25 @@ def _healing_text(result: dict[str, Any]) -> str:
         f"{table(rows)}\n\nTrained {result['trained']:,} of {result['parameters']:,} parameters {ends[result['stopped']]}: "
         f"{result['steps']:,} steps, {result['tokens']:,} tokens. The cores are those of step {result['best_step']:,}."
     )
+
+
+def _quantized_text(result: dict[str, Any]) -> str:
+    rows = [["", "before", "after", "kept"]]
+    before, after = result["original_bytes"], result["bytes"]
+    rows.append(["bytes", size(before), size(after), f"{after / before:.1%}"])
+    rows.append(["bits per original parameter", "", f"{result['bits_per_parameter']:.2f}", ""])
+    rows.append(["in memory, loaded here", "", size(result["memory"]), ""])
+    schemes: dict[str, int] = {}
+    for layer in result["layers"]:
+        name = "8 bits, protected" if layer["protected"] else layer["scheme"] + (f", rank {layer['rank']}" if layer["rank"] else "")
+        schemes[name] = schemes.get(name, 0) + 1
+    rows += [[f"weights as {name}", "", str(count), ""] for name, count in schemes.items()]
+    original, quantized = result.get("original"), result.get("quantized")
+    if original and quantized:
+        rows.append(
+            ["perplexity", f"{original['perplexity']:.2f}", f"{quantized['perplexity']:.2f} ± {quantized['standard_error']:.2f}", ""]
+        )
+    kept = result["unquantized_bytes"]
+    note = f"Embedding, norms and all else that was not named stay as they were: {size(kept)}, {kept / after:.0%} of the folder."
+    samples = "".join(f"\n\n{side}: {one['prompt']}{one['sample']}" for side, one in (("Before", original), ("After", quantized)) if one)
+    return f"{table(rows)}\n\n{note}{samples}"

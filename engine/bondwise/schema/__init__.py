@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Sites, Strict
-from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
+from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Scheme, Sites, Strict
+from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection, PackedLayer, Quantization
 from bondwise.schema.command_line import BlockInfo, Doctor, Inspection, LayerInfo, Problem, TensorInfo
 from bondwise.schema.messages import (
     CompareData,
@@ -29,6 +29,7 @@ from bondwise.schema.profile import BaseModelRef, Cell, Curve, Figure, ProfileLa
 from bondwise.schema.requests import (
     METHOD_HELP,
     REFIT_HELP,
+    SCHEME_HELP,
     CalibrationOptions,
     EvaluateOptions,
     HealData,
@@ -38,6 +39,9 @@ from bondwise.schema.requests import (
     PerplexityRequest,
     ProfileOptions,
     ProfileRequest,
+    QuantizeOptions,
+    QuantizeRequest,
+    QuantizeRule,
     RunRequest,
     SampleModelOptions,
     SampleModelRequest,
@@ -53,6 +57,8 @@ from bondwise.schema.results import (
     LayerFigures,
     PerplexityResult,
     ProfileResult,
+    QuantizedLayer,
+    QuantizeResult,
     RunResult,
     SampleModelResult,
     TensorizeResult,
@@ -74,6 +80,7 @@ from bondwise.schema.runs import (
     ProcessIdentity,
     ProfileEvent,
     Progress,
+    QuantizedEvent,
     RankStatus,
     RunEvent,
     RunState,
@@ -88,6 +95,7 @@ __all__ = [
     "REFIT_HELP",
     "ROOTS",
     "SCHEMA_VERSION",
+    "SCHEME_HELP",
     "BaseModelRef",
     "BaselineEvent",
     "BlockInfo",
@@ -136,6 +144,7 @@ __all__ = [
     "MPOLayer",
     "MPOSection",
     "Method",
+    "PackedLayer",
     "PerplexityOptions",
     "PerplexityRequest",
     "PerplexityResult",
@@ -151,6 +160,13 @@ __all__ = [
     "ProfileRequest",
     "ProfileResult",
     "Progress",
+    "Quantization",
+    "QuantizeOptions",
+    "QuantizeRequest",
+    "QuantizeResult",
+    "QuantizeRule",
+    "QuantizedEvent",
+    "QuantizedLayer",
     "RankStatus",
     "Record",
     "RunEvent",
@@ -161,6 +177,7 @@ __all__ = [
     "SampleModelOptions",
     "SampleModelRequest",
     "SampleModelResult",
+    "Scheme",
     "Sensitivity",
     "Sites",
     "StartedEvent",

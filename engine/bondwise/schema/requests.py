@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bondwise.schema.base import Method, Predicted, Sites, Strict
+from bondwise.schema.base import Method, Predicted, Scheme, Sites, Strict
 
 METHOD_HELP = (
     "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
@@ -73,6 +73,50 @@ class TensorizeOptions(Strict):
     tensorize: Annotated[list[TensorizeRule], Field(min_length=1)]
     calibration: CalibrationOptions = CalibrationOptions()
     refit: Annotated[list[str], Field(description=REFIT_HELP)] = []
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
+    predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+
+SCHEME_HELP = (
+    "`int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on "
+    "a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits)."
+)
+
+
+class QuantizeRule(Strict):
+    """Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched."""
+
+    layers: Annotated[
+        list[str],
+        Field(description="Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name."),
+    ]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those: names, globs or `re:` patterns.")] = []
+    scheme: Annotated[Scheme, Field(description=SCHEME_HELP)]
+    rank: (
+        Annotated[
+            int,
+            Field(ge=1, description="Of `low-rank-N`; with `compensated-N` that of two thin matrices that give back what rounding lost."),
+        ]
+        | None
+    ) = None
+    rank_bits: Annotated[Literal[4, 8], Field(description="Of those two thin matrices beside `compensated-N`.")] = 4
+
+    @model_validator(mode="after")
+    def _rank_where_needed(self) -> QuantizeRule:
+        if self.scheme.startswith("low-rank") and self.rank is None:
+            raise ValueError(f"scheme {self.scheme} needs a rank")
+        if self.rank is not None and not self.scheme.startswith(("low-rank", "compensated")):
+            raise ValueError(f"scheme {self.scheme} takes no rank")
+        return self
+
+
+class QuantizeOptions(Strict):
+    quantize: Annotated[list[QuantizeRule], Field(min_length=1)]
+    calibration: Annotated[CalibrationOptions, Field(description="The text for `compensated-N` and `low-rank-N`.")] = CalibrationOptions()
+    protect: Annotated[
+        bool, Field(description="Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.")
+    ] = True
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
@@ -205,7 +249,14 @@ class HealRequest(_Request):
     options: HealOptions
 
 
+class QuantizeRequest(_Request):
+    kind: Literal["quantize"] = "quantize"
+    model: str
+    options: QuantizeOptions
+
+
 RunRequest = Annotated[
-    TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest, Field(discriminator="kind")
+    TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest,
+    Field(discriminator="kind"),
 ]
 """`run.json`: what is asked. Paths are absolute or relative to the run directory. Never changed after start."""
