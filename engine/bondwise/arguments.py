@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 SCHEMES = (
-    *("int8", "nf4", "nf4-double", "float16", "compensated-4", "compensated-3", "compensated-2"),
+    *("int8", "nf4", "nf4-double", "float16", "compensated-8", "compensated-4", "compensated-3", "compensated-2"),
     *("low-rank-16", "low-rank-8", "low-rank-4"),
 )
 PRESETS: dict[str, list[dict[str, Any]]] = {

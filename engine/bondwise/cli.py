@@ -141,21 +141,25 @@ def _heal(parsed: Arguments) -> int:
 
 
 def _quantize(parsed: Arguments) -> int:
-    if parsed.preset and (parsed.scheme or parsed.layers):
-        raise UserError("A preset says which layers get which scheme.", "Give either --preset, or --layers and --scheme.")
-    if not parsed.preset and not (parsed.scheme and parsed.layers):
-        raise UserError("Say which layers are stored how.", f"Give --layers and --scheme, or --preset {', '.join(PRESETS)}.")
-    rules: list[dict[str, Any]] = (
-        [{**rule, "exclude": parsed.exclude if rule["layers"] == ["*"] else []} for rule in PRESETS[parsed.preset]]
-        if parsed.preset
-        else [{"layers": parsed.layers, "exclude": parsed.exclude, "scheme": parsed.scheme, "rank": parsed.rank}]
-    )
+    given = [name for name in ("preset", "budget", "scheme") if getattr(parsed, name)]
+    if len(given) != 1 or (parsed.preset and parsed.layers) or (parsed.scheme and not parsed.layers):
+        raise UserError(
+            "Say once which layers are stored how.", f"Give --layers with --scheme, or --budget 3.5bits, or --preset {', '.join(PRESETS)}."
+        )
+    rules: list[dict[str, Any]] | None = None
+    budget: dict[str, Any] | None = None
+    if parsed.preset:
+        rules = [{**rule, "exclude": [*rule.get("exclude", []), *parsed.exclude]} for rule in PRESETS[parsed.preset]]
+    elif parsed.budget:
+        budget = {"target": parsed.budget, "layers": parsed.layers or ["*"], "exclude": parsed.exclude}
+    else:
+        rules = [{"layers": parsed.layers, "exclude": parsed.exclude, "scheme": parsed.scheme, "rank": parsed.rank}]
     calibration = {name: value for name, value in (("data", _data(parsed.calibration or "")), ("sequences", parsed.sequences)) if value}
-    options: dict[str, Any] = {"quantize": rules, "output": _absolute(parsed.output)}
+    options: dict[str, Any] = {"quantize": rules, "budget": budget, "output": _absolute(parsed.output)}
     options["calibration"] = calibration or None
     options["protect"] = False if parsed.no_protect else None
     options["evaluate"] = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
-    what = parsed.preset or f"{', '.join(parsed.layers)} ({parsed.scheme})"
+    what = parsed.preset or parsed.budget or f"{', '.join(parsed.layers)} ({parsed.scheme})"
     return _work(parsed, "quantize", f"Quantize {_name(parsed.model)}: {what}", options)
 
 
@@ -389,6 +393,7 @@ def _add_quantize(add: Callable[..., argparse.ArgumentParser], works: argparse.A
         "--scheme", choices=SCHEMES, help="int8, nf4 and nf4-double by bitsandbytes; compensated-N: N bits that do what the layer does"
     )
     quantize.add_argument("--rank", metavar="N", type=at_least(1), help="of low-rank-N; with compensated-N, of a correction")
+    quantize.add_argument("--budget", metavar="TARGET", help="choose each layer's scheme: 3.5bits a number, 60MB, or perplexity<30")
     quantize.add_argument("--preset", choices=PRESETS, help="8bit, 4bit, 4bit-compensated: all layers; paper: cores 16 bits, the rest nf4")
     quantize.add_argument(
         "--calibration", metavar="DATA", help="text for compensated-N and low-rank-N: a file, a data set, builtin or self"

@@ -18,6 +18,7 @@ from bondwise.layer_files import read_tensors
 from bondwise.loading import load_model
 from bondwise.modelmap import map_model
 from bondwise.preparation import CHECK_TOKENS, check_text, vocabulary_size
+from bondwise.quantize_budget import planned_targets, possible_targets
 from bondwise.quantize_choices import resolve_targets
 from bondwise.quantize_layer import dense_weight
 from bondwise.quantize_needs import check_needs
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from bondwise.quantize_budget import Planned
     from bondwise.quantize_work import Finished
     from bondwise.run import Run
     from bondwise.schema import EvaluateOptions
@@ -63,13 +65,22 @@ def run(run: Run) -> QuantizeResult:
         told = Told(run)
         checkpoint = open_checkpoint(folder, allow_code=request.allow_code)
         model_map = map_model(checkpoint)
-        targets, backend = resolve_targets(checkpoint, model_map, options.quantize)
-        _check_backend(backend)
-        source = Source(checkpoint, model_map, code_files(folder, checkpoint.config), backend)
         tokenizer = None if options.evaluate is None else check_text(run, folder, options.evaluate)
-        ids = calibration_ids(run, folder, targets, told)
-        check_needs(run, checkpoint, model_map, targets, vocabulary_size(run, checkpoint))
-        finished = quantize_all(run, source, targets, ids, told)
+        vocabulary = vocabulary_size(run, checkpoint)
+        plan: Planned | None = None
+        if options.budget is None:
+            targets, backend = resolve_targets(checkpoint, model_map, options.quantize)
+            _check_backend(backend)
+            ids = calibration_ids(run, folder, told) if any(target.calibrated for target in targets) else None
+        else:
+            possible = possible_targets(checkpoint, model_map, options.budget)
+            check_needs(run, checkpoint, model_map, possible, vocabulary)
+            ids = calibration_ids(run, folder, told)
+            plan = planned_targets(run, checkpoint, model_map, ids, told)
+            targets, backend = plan.targets, "packed"
+        source = Source(checkpoint, model_map, code_files(folder, checkpoint.config), backend)
+        check_needs(run, checkpoint, model_map, targets, vocabulary)
+        finished = quantize_all(run, source, targets, ids, told, plan)
         if code_files(folder, checkpoint.config) != source.code:
             raise UserError(f"The Python files of {folder} were changed while the run was at work.", "Look at them, then resume the run.")
         write(run, writer, source, finished)
@@ -96,7 +107,7 @@ def run(run: Run) -> QuantizeResult:
             layers=[one.figures for one in finished],
             original=original,
             quantized=quantized,
-            predicted=options.predicted,
+            predicted=options.predicted if plan is None else plan.predicted,
             logits_difference=difference,
             seconds=time.monotonic() - started,
         )

@@ -70,10 +70,8 @@ def resolve_targets(checkpoint: Checkpoint, model: ModelMap, rules: Sequence[Qua
     that it computes with on every device, and the folder's own code otherwise: bitsandbytes knows one scheme a model. Raises UserError for a folder that is quantized, a pattern that matches nothing, a rule
     whose weights all belong to earlier ones, a weight that is no matrix of floats, a tied head, and a rank above that of the weight.
     """
-    if "quantization_config" in checkpoint.config or any(layer.scheme is not None for layer in model.layers):
-        scheme = next((layer.scheme for layer in model.layers if layer.scheme is not None), "its config.json says so")
-        raise UserError(f"{checkpoint.folder} is quantized already ({scheme}).", "Start from the model before its quantization.")
-    weights = _weights(checkpoint, model)
+    refuse_quantized(checkpoint, model)
+    weights = weights_of(checkpoint, model)
     head = _head(checkpoint, model)
     chosen: dict[str, Target] = {}
     for number, rule in enumerate(rules, start=1):
@@ -93,13 +91,37 @@ def resolve_targets(checkpoint: Checkpoint, model: ModelMap, rules: Sequence[Qua
     return [replace(target, in_packed=packed) for target in targets], "packed" if packed else "bitsandbytes"
 
 
+def refuse_quantized(checkpoint: Checkpoint, model: ModelMap) -> None:
+    """Raises UserError for a folder that is quantized."""
+    if "quantization_config" in checkpoint.config or any(layer.scheme is not None for layer in model.layers):
+        scheme = next((layer.scheme for layer in model.layers if layer.scheme is not None), "its config.json says so")
+        raise UserError(f"{checkpoint.folder} is quantized already ({scheme}).", "Start from the model before its quantization.")
+
+
+def matched_weights(weights: Sequence[Layer], patterns: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
+    """The weights that match one of `patterns` and none of `exclude`; the name of a layer that is an MPO stands for its cores.
+
+    Raises UserError for a pattern that matches nothing, and where none is left."""
+    wanted: set[str] = set()
+    for pattern in patterns:
+        cores = [layer.name for layer in weights if layer.name.startswith(f"{pattern}.cores.")]
+        wanted |= set(cores or matches(weights, pattern))
+    unwanted = {name for pattern in exclude for name in matches(weights, pattern)}
+    chosen = [layer for layer in weights if layer.name in wanted and layer.name not in unwanted]
+    if not chosen:
+        raise UserError(
+            f"No layer is left: all {len(wanted)} that match {', '.join(map(repr, patterns))} are excluded.", "Exclude fewer layers."
+        )
+    return chosen
+
+
 def _unfit(target: Target) -> bool:
     """On CPUs with AVX512-BF16 bitsandbytes 0.50 multiplies by 4-bit weights in blocks of 32 outputs and 64 inputs and fails on others, such as
     most cores."""
     return target.scheme in ("nf4", "nf4-double") and (target.layer.shape[0] % 32 > 0 or target.layer.shape[1] % 64 > 0)
 
 
-def _weights(checkpoint: Checkpoint, model: ModelMap) -> list[Layer]:
+def weights_of(checkpoint: Checkpoint, model: ModelMap) -> list[Layer]:
     """The weights of the blocks: of dense layers, and of each core."""
     found: list[Layer] = []
     for layer in model.layers:
@@ -139,24 +161,15 @@ def _head(checkpoint: Checkpoint, model: ModelMap) -> list[Layer]:
 
 
 def _matched(weights: Sequence[Layer], head: Sequence[Layer], rule: QuantizeRule, checkpoint: Checkpoint) -> list[Layer]:
-    wanted: set[str] = set()
-    for pattern in rule.layers:
-        if pattern == "lm_head" and not head:
-            raise UserError(
-                f"The head of {checkpoint.folder.name} is its embedding (tied weights), which stays as it is.",
-                "Leave lm_head out of --layers.",
-            )
-        named = [layer.name for layer in head if layer.name == pattern]
-        # The name of a layer that is an MPO stands for its cores.
-        cores = [layer.name for layer in weights if layer.name.startswith(f"{pattern}.cores.")]
-        wanted |= set(named or cores or matches(weights, pattern))
-    unwanted = {name for pattern in rule.exclude for name in matches(weights, pattern)}
-    chosen = [layer for layer in (*weights, *head) if layer.name in wanted and layer.name not in unwanted]
-    if not chosen:
+    if "lm_head" in rule.layers and not head:
         raise UserError(
-            f"No layer is left: all {len(wanted)} that match {', '.join(map(repr, rule.layers))} are excluded.", "Exclude fewer layers."
+            f"The head of {checkpoint.folder.name} is its embedding (tied weights), which stays as it is.", "Leave lm_head out of --layers."
         )
-    return chosen
+    names = {layer.name for layer in head}
+    taken = [layer for layer in head if layer.name in rule.layers and layer.name not in rule.exclude]
+    patterns = [pattern for pattern in rule.layers if pattern not in names]
+    exclude = [pattern for pattern in rule.exclude if pattern not in names]
+    return [*(matched_weights(weights, patterns, exclude) if patterns else []), *taken]
 
 
 def _target(layer: Layer, rule: QuantizeRule) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
@@ -10,10 +11,10 @@ import torch
 from bondwise import modeling_mpo
 from bondwise.errors import UserError
 from bondwise.layers import contract_stored, stored_tensors
-from bondwise.rounding import Factors, Rounded, round_compensated, round_factors, round_nearest
+from bondwise.rounding import Factors, Rounded, TwoSided, round_compensated, round_factors, round_nearest, thin_factors
 from bondwise.schema import MPOLayer, PackedLayer, QuantizedLayer
 from bondwise.stored_bits import scheme_bits
-from bondwise.weighted import decompose_weighted, metric, predicted_loss
+from bondwise.weighted import decompose_weighted, predicted_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +94,7 @@ def packed_section(target: Target, *, protected: bool) -> PackedLayer:
         in_features=in_features,
         bias=".cores." not in target.name and len(target.layer.tensors) > 1,
         bits=0 if alone else 8 if protected else scheme_bits(target.scheme),
-        ordered=target.scheme.startswith("compensated") and not protected,
+        ordered=target.scheme.startswith("compensated"),
         rank=0 if protected else target.rank,
         rank_bits=0 if protected else scheme_bits(target.scheme) if alone else target.rank_bits,
         scheme=target.scheme,
@@ -126,12 +127,12 @@ def _tensors(target: Target, weight: Tensor, moments: Moments | None, *, protect
     if not target.in_packed:
         tensors = _by_bitsandbytes(target, weight)
         return tensors, _dense_of_bitsandbytes(target, tensors)
-    if not target.calibrated or protected:
-        rounded = round_nearest(weight, 8 if protected else scheme_bits(target.scheme))
+    if not target.calibrated:
+        rounded = round_nearest(weight, scheme_bits(target.scheme))
         return _stored("matrix", rounded), rounded.dense()
     assert moments is not None
     try:
-        return _calibrated(target, weight, moments)
+        return _calibrated(replace(target, scheme="compensated-8", rank=0) if protected else target, weight, moments)
     except ValueError as failure:
         raise UserError(f"{target.name}: {failure}.", "Leave it out (--exclude), or choose int8 or nf4 for it.") from None
 
@@ -143,14 +144,16 @@ def _calibrated(target: Target, weight: Tensor, moments: Moments) -> tuple[dict[
         dtype = torch.float16 if weight.dtype == torch.float32 else weight.dtype
         stored = stored_tensors(decompose_weighted(weight, inputs, gradients, chi=target.rank), dtype)
         return stored, contract_stored(stored, section.out_modes, section.in_modes, section.bond_dims, *weight.shape)
+    by = TwoSided.of(inputs, gradients, weight.shape[0])
     if target.scheme.startswith("low-rank"):
-        factors = round_factors(weight, inputs, gradients, rank=target.rank, bits=scheme_bits(target.scheme))
+        exact = thin_factors(weight, inputs, gradients, target.rank)
+        factors = round_factors(exact, weight, by, scheme_bits(target.scheme))
         return _stored("left", factors.left) | _stored("right", factors.right), factors.dense()
-    rounded = round_compensated(weight, metric(inputs), scheme_bits(target.scheme))
+    rounded = round_compensated(weight, by.by_order, scheme_bits(target.scheme))
     tensors, dense = _stored("matrix", rounded), rounded.dense()
     if target.rank:
         lost = weight.float() - dense.to(weight.device)
-        factors = round_factors(lost, inputs, gradients, rank=target.rank, bits=target.rank_bits)
+        factors = round_factors(thin_factors(lost, inputs, gradients, target.rank), lost, by, target.rank_bits)
         tensors |= _stored("left", factors.left) | _stored("right", factors.right)
         dense = dense + factors.dense().to(dense.device)
     return tensors, dense

@@ -8,6 +8,7 @@ import statistics
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from bondwise.calibration import Wanted, each_moments
+from bondwise.checkpoint import open_checkpoint
 from bondwise.device import device_memory
 from bondwise.layer_files import layer_path, load_told, save_layer
 from bondwise.loading import load_model
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bondwise.calibrate import Moments
+    from bondwise.quantize_budget import Planned
     from bondwise.quantize_choices import Target
     from bondwise.quantize_output import Source
     from bondwise.run import Run
@@ -43,24 +45,23 @@ class Finished(NamedTuple):
     figures: QuantizedLayer
 
 
-def calibration_ids(run: Run, folder: Path, targets: Sequence[Target], told: Told) -> Tensor | None:
-    """Token ids [sequences, length] int64 of the calibration text; None where no target needs one. Raises UserError where it is too short."""
-    if not any(target.calibrated for target in targets):
-        return None
+def calibration_ids(run: Run, folder: Path, told: Told) -> Tensor:
+    """Token ids [sequences, length] int64 of the calibration text. Raises UserError where it is too short."""
     options = cast("QuantizeRequest", run.request).options.calibration
     if options.data == OWN_TEXT:
-        from bondwise.checkpoint import open_checkpoint
-
         return written_text(run, open_checkpoint(folder, allow_code=run.request.allow_code), options, told.warn)
     return calibration_text(run, folder, options)
 
 
-def quantize_all(run: Run, source: Source, targets: Sequence[Target], ids: Tensor | None, told: Told) -> list[Finished]:
-    """Quantizes the weights that no earlier process of this run has finished; in the order of `targets`.
+def quantize_all(  # noqa: PLR0917 -- what was asked, and what is known
+    run: Run, source: Source, targets: Sequence[Target], ids: Tensor | None, told: Told, plan: Planned | None
+) -> list[Finished]:
+    """Quantizes the weights that no earlier process of this run has finished; in the order of `targets`. A `plan` has weighed all losses
+    already, so that no layer needs protection.
 
     Raises UserError for weights or moments that are not finite, and for a layer that no token of the text reaches.
     """
-    work = _Work(run, source, targets, ids, told)
+    work = _Work(run, source, targets, ids, told, plan)
     run.phase("Quantizing layers")
     for target in targets:
         work.take(target)
@@ -70,13 +71,14 @@ def quantize_all(run: Run, source: Source, targets: Sequence[Target], ids: Tenso
             work.make(target, None)
     if ids is not None and (left := [target for target in targets if target.name not in work.finished]):
         work.with_moments(ids, left)
-    if ids is not None and cast("QuantizeRequest", run.request).options.protect:
-        work.protect()
+    if ids is not None and plan is None and cast("QuantizeRequest", run.request).options.protect:
+        work.protect(ids)
     return [work.finished[target.name] for target in targets]
 
 
 class _Work:
-    def __init__(self, run: Run, source: Source, targets: Sequence[Target], ids: Tensor | None, told: Told) -> None:
+    def __init__(self, run: Run, source: Source, targets: Sequence[Target], ids: Tensor | None, told: Told, plan: Planned | None) -> None:
+        self._plan = plan
         self.run, self.source, self.targets, self.told = run, source, targets, told
         self.finished: dict[str, Finished] = {}
         self._text = "" if ids is None else f"{fingerprint(ids)} {run.request.seed}"
@@ -85,7 +87,7 @@ class _Work:
 
     def _key(self, target: Target, *, protected: bool) -> str:
         wanted = [target.name, target.layer.dtype, target.layer.shape, target.scheme, target.rank, target.rank_bits, target.in_packed]
-        text = self._text if target.calibrated and not protected else ""
+        text = self._text if target.calibrated else ""
         return hashlib.sha256(json.dumps([self._model, *wanted, protected, text]).encode()).hexdigest()
 
     def take(self, target: Target) -> None:
@@ -108,17 +110,20 @@ class _Work:
         stored = self.source.checkpoint.read(target.weight)
         weight = (stored.mT if target.layer.transposed else stored).to(self.run.device)  # [out, in]
         made = quantize_layer(target, weight, moments, protected=protected)
-        path = self._path(target, protected=protected)
-        save_layer(path, self._key(target, protected=protected), made.tensors, made.figures)
-        self.finished[target.name] = Finished(target, path, made.figures)
-        self.told.quantized(made.figures, again=True)
+        path, figures = self._path(target, protected=protected), made.figures
+        if self._plan is not None:
+            beside = {"larger": self._plan.larger.get(target.name), "smaller": self._plan.smaller.get(target.name)}
+            figures = figures.model_copy(update=beside)
+        save_layer(path, self._key(target, protected=protected), made.tensors, figures)
+        self.finished[target.name] = Finished(target, path, figures)
+        self.told.quantized(figures, again=True)
         release_freed_memory()
         self.tell()
 
     def tell(self) -> None:
         self.run.progress(len(self.finished), len(self.targets), "layers")
 
-    def with_moments(self, ids: Tensor, left: Sequence[Target]) -> None:
+    def with_moments(self, ids: Tensor, left: Sequence[Target], *, protected: bool = False) -> None:
         run, checkpoint = self.run, self.source.checkpoint
 
         def load() -> PreTrainedModel:
@@ -136,20 +141,24 @@ class _Work:
             warn=self.told.warn,
             work="Quantizing layers",
         ):
-            self.make(by_name[name], moments)
+            self.make(by_name[name], moments, protected=protected)
 
-    def protect(self) -> None:
+    def protect(self, ids: Tensor) -> None:
         """Gives 8 bits to the layers whose predicted loss stands out among those of their scheme."""
         by_scheme: dict[str, list[Finished]] = {}
         for one in self.finished.values():
-            if one.target.scheme.startswith("compensated") and scheme_bits(one.target.scheme) < 8 and one.figures.loss is not None:
+            if one.target.scheme.startswith("compensated") and scheme_bits(one.target.scheme) < 8:
                 by_scheme.setdefault(one.target.scheme, []).append(one)
+        outliers: list[Target] = []
         for group in by_scheme.values():
             middle = statistics.median(one.figures.loss or 0.0 for one in group)
             for one in group:
-                if not one.figures.protected and (one.figures.loss or 0.0) > STANDS_OUT * middle:
+                loss = one.figures.loss or 0.0
+                if not one.figures.protected and loss > STANDS_OUT * middle:
+                    outliers.append(one.target)
                     self.told.warn(
-                        f"{one.target.name} gets 8 bits: in {scheme_bits(one.target.scheme)} its predicted loss is "
-                        f"{(one.figures.loss or 0.0) / middle:.0f} times the median."
+                        f"{one.target.name} gets 8 bits: in {scheme_bits(one.target.scheme)} its predicted loss, {loss:.2g} nats a token, is "
+                        f"{loss / max(middle, 1e-30):.0f} times the median."
                     )
-                    self.make(one.target, None, protected=True)
+        if outliers:
+            self.with_moments(ids, outliers, protected=True)

@@ -6,6 +6,7 @@ import type {
   EstimateEvent,
   Evaluation,
   LayerFigures,
+  QuantizedLayer,
   RunEvent,
   Sensitivity,
   StartedEvent,
@@ -22,7 +23,9 @@ export interface RunSummary {
   readonly phase?: string;
   /** Finished layers in the order of the journal; a layer done again after a resume stands once, with its last figures. */
   readonly layers: readonly LayerFigures[];
-  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation };
+  /** Layers in fewer bits, likewise. */
+  readonly quantized: readonly QuantizedLayer[];
+  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly quantized?: Evaluation };
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
@@ -34,15 +37,16 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile'>;
+type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile'>;
 
-export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
+export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quantized: [], evaluations: {}, warnings: [] };
 
 /** The fold, event by event, so that a long journal can be folded in slices. `value` takes a snapshot. */
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
   readonly #layers = new Map<string, LayerFigures>();
+  readonly #quantized = new Map<string, QuantizedLayer>();
   readonly #warnings = new Set<string>();
 
   get seq(): number {
@@ -51,7 +55,7 @@ export class Fold {
 
   get value(): RunSummary {
     const profile = this.#profile.value;
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }) };
+    return { ...this.#plain, layers: [...this.#layers.values()], quantized: [...this.#quantized.values()], warnings: [...this.#warnings], ...(profile && { profile }) };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -62,6 +66,9 @@ export class Fold {
     if (event.type === 'layer') {
       this.#layers.delete(event.layer.name);
       this.#layers.set(event.layer.name, event.layer);
+    } else if (event.type === 'quantized') {
+      this.#quantized.delete(event.layer.name);
+      this.#quantized.set(event.layer.name, event.layer);
     } else if (event.type === 'warning') {
       this.#warnings.add(event.message);
     }
@@ -93,6 +100,7 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'ended':
       return event.error ? { ...before, ended: event, error: event.error } : { ...before, ended: event };
     case 'layer':
+    case 'quantized':
     case 'warning':
     case 'profile':
     case 'curve':

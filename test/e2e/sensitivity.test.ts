@@ -125,7 +125,7 @@ void test('Run Plan makes the planned model, and shows predicted beside measured
   const plan: unknown = JSON.parse(await readFile(path.join(session.folder, 'planned.bondwise.json'), 'utf8'));
   assert.ok(isPlanFile(plan));
   const lineage: unknown = JSON.parse(await readFile(path.join(session.folder, plan.output, 'bondwise.json'), 'utf8'));
-  assert.ok(isLineage(lineage));
+  assert.ok(isLineage(lineage) && lineage.result);
   const { parameters, original_parameters } = lineage.result;
   assert.ok(parameters <= 0.8 * original_parameters && parameters > 0.78 * original_parameters, `${parameters} of ${original_parameters} parameters`);
   assert.equal(parameters, plan.predicted?.parameters);

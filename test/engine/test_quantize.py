@@ -20,9 +20,18 @@ from bondwise.loading import load_model
 from bondwise.modelmap import map_model
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 TEXT = {"length": 32, "sequences": 4}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """What the models of the whole module are made under waits for no device of the user's."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BONDWISE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +101,9 @@ def test_bitsandbytes_folders_equal_what_transformers_makes_of_the_original(
         trust_remote_code=True,
         quantization_config=BitsAndBytesConfig(**settings, llm_int8_skip_modules=skipped),
     )
-    names = [name for name, module in itself.named_modules() if "bnb" in type(module).__module__ or "bitsandbytes" in type(module).__module__]
+    names = [
+        name for name, module in itself.named_modules() if "bnb" in type(module).__module__ or "bitsandbytes" in type(module).__module__
+    ]
     assert len(names) == len(result["layers"])
     made: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16, trust_remote_code=True)
     ours, theirs = made.state_dict(), itself.state_dict()
@@ -163,7 +174,11 @@ def by_hand(tensors: dict[str, torch.Tensor], name: str, shape: list[int]) -> to
 
 
 def test_cores_are_packed_too(compressed: Path, tmp_path: Path) -> None:
-    rules = ({"layers": ["*.cores.0"], "scheme": "compensated-4"}, {"layers": ["*.cores.1"], "scheme": "int8"}, {"layers": ["*"], "scheme": "nf4"})
+    rules = (
+        {"layers": ["*.cores.0"], "scheme": "compensated-4"},
+        {"layers": ["*.cores.1"], "scheme": "int8"},
+        {"layers": ["*"], "scheme": "nf4"},
+    )
     result = finish(quantize_run(tmp_path / "run", compressed, tmp_path / "out", *rules))
     assert result["logits_difference"] < 1e-4
     layers = {layer.name: layer for layer in map_model(open_checkpoint(tmp_path / "out")).layers}

@@ -39,6 +39,7 @@ from bondwise.schema.requests import (
     PerplexityRequest,
     ProfileOptions,
     ProfileRequest,
+    QuantizeBudget,
     QuantizeOptions,
     QuantizeRequest,
     QuantizeRule,
@@ -61,6 +62,7 @@ from bondwise.schema.results import (
     QuantizeResult,
     RunResult,
     SampleModelResult,
+    SchemeChoice,
     TensorizeResult,
 )
 from bondwise.schema.runs import (
@@ -161,6 +163,7 @@ __all__ = [
     "ProfileResult",
     "Progress",
     "Quantization",
+    "QuantizeBudget",
     "QuantizeOptions",
     "QuantizeRequest",
     "QuantizeResult",
@@ -178,6 +181,7 @@ __all__ = [
     "SampleModelRequest",
     "SampleModelResult",
     "Scheme",
+    "SchemeChoice",
     "Sensitivity",
     "Sites",
     "StartedEvent",

@@ -39,6 +39,7 @@ Scheme = Literal[
     "nf4",
     "nf4-double",
     "float16",
+    "compensated-8",
     "compensated-4",
     "compensated-3",
     "compensated-2",

@@ -111,8 +111,19 @@ class QuantizeRule(Strict):
         return self
 
 
+class QuantizeBudget(Strict):
+    """What the scheme of each layer is chosen for."""
+
+    target: Annotated[str, Field(description="`3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.")]
+    layers: Annotated[list[str], Field(min_length=1, description="Layers that may be quantized: names, globs or `re:` patterns.")] = ["*"]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those.")] = []
+
+
 class QuantizeOptions(Strict):
-    quantize: Annotated[list[QuantizeRule], Field(min_length=1)]
+    quantize: Annotated[list[QuantizeRule], Field(description="Which layers get which scheme; or `budget`.")] = []
+    budget: Annotated[
+        QuantizeBudget | None, Field(description="Each layer gets the scheme that loses least under a budget, among all of them.")
+    ] = None
     calibration: Annotated[CalibrationOptions, Field(description="The text for `compensated-N` and `low-rank-N`.")] = CalibrationOptions()
     protect: Annotated[
         bool, Field(description="Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.")
@@ -120,6 +131,12 @@ class QuantizeOptions(Strict):
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+    @model_validator(mode="after")
+    def _rules_or_budget(self) -> QuantizeOptions:
+        if bool(self.quantize) == (self.budget is not None):
+            raise ValueError("give either rules (quantize) or a budget")
+        return self
 
 
 class PerplexityOptions(Strict):

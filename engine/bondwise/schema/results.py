@@ -132,6 +132,16 @@ class HealResult(Record):
     seconds: Annotated[float, Field(description="Of the process that ended the run.")]
 
 
+class SchemeChoice(Record):
+    """One way to store a layer, and what it costs."""
+
+    scheme: Scheme
+    rank: int = 0
+    rank_bits: Annotated[int, Field(description="Of the two thin matrices beside `compensated-N`.")] = 0
+    bytes: int
+    loss: Annotated[float, Field(description="½ tr(G ΔW S ΔWᵀ), nats per token.")]
+
+
 class QuantizedLayer(Record):
     """One layer, or core of a layer, in few bits."""
 
@@ -148,6 +158,10 @@ class QuantizedLayer(Record):
     loss: Annotated[
         float | None, Field(description="½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token; null without moments.")
     ] = None
+    larger: Annotated[
+        SchemeChoice | None, Field(description="With a budget: the next larger way of this layer that was worth anything.")
+    ] = None
+    smaller: Annotated[SchemeChoice | None, Field(description="With a budget: the next smaller one.")] = None
     protected: Annotated[bool, Field(description="It got more bits than was asked, because its loss would have stood out.")] = False
     seconds: float
 
