@@ -10,6 +10,7 @@ import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
 import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
 import { followRunRoots } from './commands/startRun.ts';
+import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
@@ -89,6 +90,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      quantize: (...args) => quantize({ context, models, runs, engine, storage, showRun }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),

@@ -115,14 +115,15 @@ def _plan(parsed: Arguments) -> int:
 
 def _run(parsed: Arguments) -> int:
     from bondwise.foreground import new_run_directory
-    from bondwise.plan_file import read_plan, run_options
+    from bondwise.plan_file import plan_kind, read_plan, run_options
     from bondwise.plan_summary import measured_text
     from bondwise.run import RESULT
 
     path = Path(_absolute(parsed.plan))
-    parsed.model, options = run_options(path, read_plan(path))
-    parsed.run = parsed.run or str(new_run_directory("tensorize"))
-    status = _work(parsed, "tensorize", f"Run plan {path.name}", options)
+    plan = read_plan(path)
+    parsed.model, options = run_options(path, plan)
+    parsed.run = parsed.run or str(new_run_directory(plan_kind(plan)))
+    status = _work(parsed, plan_kind(plan), f"Run plan {path.name}", options)
     if status == 0 and not parsed.json:
         result = json.loads((Path(_absolute(parsed.run)) / RESULT).read_bytes())
         if (text := measured_text(result)) is not None:

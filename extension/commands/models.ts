@@ -118,7 +118,7 @@ async function compressedFolder({ models, view }: ModelParts, [clicked]: readonl
   }
   if (clicked instanceof RunNode) {
     const { result } = clicked.run;
-    return result?.kind === 'tensorize' ? result.output : undefined;
+    return result?.kind === 'tensorize' || result?.kind === 'quantize' ? result.output : undefined;
   }
   if (isTreeNode(clicked)) {
     return modelOf(clicked).entry.folder;

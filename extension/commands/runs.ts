@@ -10,6 +10,7 @@ import { canCancel, canResume, errorOf, isActive, type Run } from '../runs/run.t
 import type { RunStore, RunsChange } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { DetailNode, RunNode, type RunsNode, type RunsTree } from '../views/runsTree.ts';
+import { formatBytes } from '../runs/format.ts';
 import { formatShare } from '../views/measured.ts';
 import { oneLine } from '../views/text.ts';
 import { mayRunAgain } from './consent.ts';
@@ -64,7 +65,7 @@ export function runCommands(parts: RunParts): Record<string, Handler> {
     },
     showRunModel: async (...args) => {
       const [run] = selected(...args);
-      if (run?.result?.kind === 'tensorize' || run?.result?.kind === 'sample-model') {
+      if (run?.result?.kind === 'tensorize' || run?.result?.kind === 'quantize' || run?.result?.kind === 'sample-model') {
         await parts.showModel(run.result.output);
       }
     },
@@ -133,14 +134,17 @@ async function announce(parts: RunParts, run: Run): Promise<void> {
 
 async function announceDone(parts: RunParts, run: Run, title: string): Promise<void> {
   const { result } = run;
-  if (result?.kind === 'tensorize' || result?.kind === 'sample-model') {
+  if (result?.kind === 'tensorize' || result?.kind === 'quantize' || result?.kind === 'sample-model') {
     await parts.models.made(result.output);
   }
   const [compare, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
-  if (result?.kind === 'tensorize') {
+  if (result?.kind === 'tensorize' || result?.kind === 'quantize') {
     const name = path.basename(result.output);
-    const kept = formatShare(result.parameters / result.original_parameters);
-    const chosen = await vscode.window.showInformationMessage(vscode.l10n.t('{0} is ready: {1} of the original’s parameters.', name, kept), compare, show);
+    const text =
+      result.kind === 'tensorize'
+        ? vscode.l10n.t('{0} is ready: {1} of the original’s parameters.', name, formatShare(result.parameters / result.original_parameters))
+        : vscode.l10n.t('{0} is ready: {1}, {2} bits a parameter.', name, formatBytes(result.bytes), result.bits_per_parameter.toFixed(2));
+    const chosen = await vscode.window.showInformationMessage(text, compare, show);
     if (chosen === compare) {
       parts.compare(result.output);
     } else if (chosen === show) {

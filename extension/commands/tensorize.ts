@@ -165,7 +165,7 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
 }
 
 /** The switch for measuring, in words and as a button. */
-function measureLook(parent: string, measure: boolean): { readonly button: vscode.QuickInputButton; readonly prompt: string } {
+export function measureLook(parent: string, measure: boolean): { readonly button: vscode.QuickInputButton; readonly prompt: string } {
   const where = vscode.l10n.t('Name of the new model’s folder in {0}.', parent);
   return measure
     ? {

@@ -1314,10 +1314,12 @@ export interface PlanFile {
   predicted?: Predicted3 | null;
   /**
    * Which layers become MPOs and how; a layer belongs to the first rule that matches.
-   *
-   * @minItems 1
    */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  tensorize?: TensorizeRule[];
+  /**
+   * In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts.
+   */
+  quantize?: QuantizeRule[];
   calibration?: CalibrationOptions1 | null;
   refit?: string[] | null;
   evaluate?: EvaluateOptions2 | null;
@@ -1400,6 +1402,39 @@ export interface TensorizeRule {
    * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
    */
   method?: 'plain' | 'input' | 'fisher' | 'sequential';
+}
+/**
+ * Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface QuantizeRule {
+  /**
+   * Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name.
+   */
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * `int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits).
+   */
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  rank?: number | null;
+  /**
+   * Of those two thin matrices beside `compensated-N`.
+   */
+  rank_bits?: 4 | 8;
 }
 /**
  * The text for all methods but `plain`.
@@ -1587,39 +1622,6 @@ export interface QuantizeOptions {
   output: string;
   evaluate?: EvaluateOptions | null;
   predicted?: Predicted4 | null;
-}
-/**
- * Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched.
- */
-export interface QuantizeRule {
-  /**
-   * Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name.
-   */
-  layers: string[];
-  /**
-   * Layers to leave out of those: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  /**
-   * `int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits).
-   */
-  scheme:
-    | 'int8'
-    | 'nf4'
-    | 'nf4-double'
-    | 'float16'
-    | 'compensated-8'
-    | 'compensated-4'
-    | 'compensated-3'
-    | 'compensated-2'
-    | 'low-rank-16'
-    | 'low-rank-8'
-    | 'low-rank-4';
-  rank?: number | null;
-  /**
-   * Of those two thin matrices beside `compensated-N`.
-   */
-  rank_bits?: 4 | 8;
 }
 /**
  * The text for `compensated-N` and `low-rank-N`.

@@ -1,7 +1,7 @@
 /** What stands below a run in the Runs view: its figures, as far as they are known. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Evaluation, LayerFigures } from '../protocol/types.ts';
+import type { Evaluation, LayerFigures, QuantizedLayer, SchemeChoice } from '../protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
 import { errorOf, type Run } from '../runs/run.ts';
 import { formatMeasured, formatShare } from './measured.ts';
@@ -29,6 +29,7 @@ export function runDetails(run: Run): readonly Detail[] {
     ...planFigures(run),
     ...profileFigures(run),
     ...layers(run),
+    ...quantizedLayers(run),
     ...(run.request && 'model' in run.request
       ? [plain('model', vscode.l10n.t('Model'), shortPath(path.resolve(run.directory, run.request.model)), 'package')]
       : []),
@@ -89,7 +90,17 @@ function figures(run: Run): Detail[] {
       plain('size', vscode.l10n.t('Size'), `${formatBytes(result.original_bytes)} → ${formatBytes(result.bytes)}`, 'database'),
     );
   }
-  const original = (result?.kind === 'tensorize' ? result.original : undefined) ?? summary.evaluations.original;
+  if (result?.kind === 'quantize') {
+    found.push(
+      plain('size', vscode.l10n.t('Size'), `${formatBytes(result.original_bytes)} → ${formatBytes(result.bytes)} (${formatShare(result.bytes / result.original_bytes)})`, 'database'),
+      {
+        ...plain('bits', vscode.l10n.t('Bits'), vscode.l10n.t('{0} a parameter · {1} in what was quantized', result.bits_per_parameter.toFixed(2), result.layer_bits.toFixed(2)), 'symbol-numeric'),
+        full: vscode.l10n.t('{0} stay as they were: embedding, head, norms and all that was not chosen.', formatBytes(result.unquantized_bytes)),
+      },
+      plain('memory', vscode.l10n.t('In memory'), vscode.l10n.t('{0} when it was loaded and checked', formatBytes(result.memory)), 'dashboard'),
+    );
+  }
+  const original = (result?.kind === 'tensorize' || result?.kind === 'quantize' ? result.original : undefined) ?? summary.evaluations.original;
   const compressed = (result?.kind === 'tensorize' ? result.compressed : undefined) ?? summary.evaluations.compressed;
   const only = result?.kind === 'perplexity' || result?.kind === 'sample-model' ? result.evaluation : undefined;
   if (original) {
@@ -97,6 +108,10 @@ function figures(run: Run): Detail[] {
   }
   if (compressed) {
     found.push(...evaluation('compressed', vscode.l10n.t('Compressed'), compressed));
+  }
+  const quantized = (result?.kind === 'quantize' ? result.quantized : undefined) ?? summary.evaluations.quantized;
+  if (quantized) {
+    found.push(...evaluation('quantized', vscode.l10n.t('Quantized'), quantized));
   }
   if (only) {
     found.push(...evaluation('only', vscode.l10n.t('Model'), only));
@@ -107,7 +122,7 @@ function figures(run: Run): Detail[] {
       ...plain('verified', vscode.l10n.t('Loaded again and checked'), vscode.l10n.t('log-probabilities differ by {0} at most', formatNumber(logits_difference)), 'verified'),
       color: 'testing.iconPassed',
       full: vscode.l10n.t(
-        'The written folder was loaded in transformers and compared with the dense product of its cores: {0}, allowed {1}.',
+        'The written folder was loaded in transformers and compared with the weights that its files stand for: {0}, allowed {1}.',
         formatNumber(logits_difference),
         formatNumber(tolerance),
       ),
@@ -154,6 +169,44 @@ function layerDetail(layer: LayerFigures): Detail {
       vscode.l10n.t('Took {0}', formatDuration(layer.seconds)),
     ].join('\n\n'),
   };
+}
+
+/** What each layer became, the costliest first, and what the next larger and the next smaller way would have been. */
+function quantizedLayers(run: Run): Detail[] {
+  const all = run.result?.kind === 'quantize' ? run.result.layers : run.summary.quantized;
+  if (all.length === 0) {
+    return [];
+  }
+  const bits = (8 * all.reduce((sum, layer) => sum + layer.bytes, 0)) / all.reduce((sum, layer) => sum + layer.parameters, 0);
+  const label = all.length === 1 ? vscode.l10n.t('1 weight in fewer bits') : vscode.l10n.t('{0} weights in fewer bits', all.length);
+  const sorted = all.toSorted((a, b) => (b.loss ?? 0) - (a.loss ?? 0));
+  return [{ ...plain('quantized', label, vscode.l10n.t('{0} bits', bits.toFixed(2)), 'symbol-numeric'), children: sorted.map(quantizedDetail) }];
+}
+
+function quantizedDetail(layer: QuantizedLayer): Detail {
+  const bits = (8 * layer.bytes) / layer.parameters;
+  const loss = typeof layer.loss === 'number' ? [vscode.l10n.t('+{0} nats', formatNumber(layer.loss))] : [];
+  const beside = (choice: SchemeChoice, text: (name: string, bytes: string, nats: string) => string): string =>
+    text(schemeText(choice), formatBytes(Math.abs(choice.bytes - layer.bytes)), formatNumber(Math.abs(choice.loss - (layer.loss ?? 0))));
+  return {
+    ...plain(`quantized.${layer.name}`, layer.name, [layer.protected ? vscode.l10n.t('8 bits, protected') : schemeText(layer), vscode.l10n.t('{0} bits', bits.toFixed(2)), ...loss].join(' · '), 'symbol-numeric'),
+    full: [
+      vscode.l10n.t('{0} instead of {1}; error {2} of the weight’s norm.', formatBytes(layer.bytes), formatBytes(layer.original_bytes), formatPercent(layer.relative_error)),
+      ...(loss.length > 0 ? [vscode.l10n.t('Predicted to raise the loss by {0} nats a token.', formatNumber(layer.loss ?? 0))] : []),
+      ...(layer.larger ? [beside(layer.larger, (name, bytes, nats) => vscode.l10n.t('Not {0}: {1} more for {2} nats.', name, bytes, nats))] : []),
+      ...(layer.smaller ? [beside(layer.smaller, (name, bytes, nats) => vscode.l10n.t('Not {0}: {1} less would cost {2} nats more.', name, bytes, nats))] : []),
+      ...(layer.protected ? [vscode.l10n.t('In as few bits as the others it would have cost far more than they do.')] : []),
+      vscode.l10n.t('Took {0}', formatDuration(layer.seconds)),
+    ].join('\n\n'),
+  };
+}
+
+/** `compensated-3 + rank 8`, `low-rank-4, rank 96`, `nf4`. */
+function schemeText({ scheme, rank = 0 }: Pick<SchemeChoice, 'scheme' | 'rank'>): string {
+  if (rank === 0) {
+    return scheme;
+  }
+  return scheme.startsWith('low-rank') ? vscode.l10n.t('{0}, rank {1}', scheme, rank) : vscode.l10n.t('{0} + rank {1}', scheme, rank);
 }
 
 function machine(run: Run): Detail[] {

@@ -147,7 +147,7 @@ describe('filling a plan that is there', () => {
   "evaluate": { "length": 64 } // quick
 }
 `);
-    expect(fillPlan(filled, { budget, predicted, tensorize: read(filled).tensorize })).toBe(filled);
+    expect(fillPlan(filled, { budget, predicted, tensorize: read(filled).tensorize ?? [] })).toBe(filled);
   });
 
   const comments = (text: string) => Array.from(text.matchAll(/\/\/.*|\/\*.*?\*\//g), ([comment]) => comment);
@@ -164,7 +164,7 @@ describe('filling a plan that is there', () => {
       const errors: ParseError[] = [];
       const value = parse(filled, errors, { allowTrailingComma: true }) as PlanFile;
       expect(errors).toEqual([]);
-      expect(value.tensorize.map(({ layers: names, chi }) => [names[0], chi])).toEqual(wanted.map(({ layers: names, chi }) => [names[0], chi]));
+      expect(value.tensorize?.map(({ layers: names, chi }) => [names[0], chi])).toEqual(wanted.map(({ layers: names, chi }) => [names[0], chi]));
       expect([value.model, value.output, value.budget, value.predicted, value.evaluate]).toEqual(['../m', 'out', budget, predicted, { length: 64 }]);
       const kept = wanted.some(({ layers: [name] }) => name === 'b.0.q') && wanted[1]?.layers[0] !== 'b.0.q';
       expect(comments(filled).filter(comment => comment !== '/* tight */')).toEqual(comments(text).filter(comment => comment !== '/* tight */'));
@@ -175,12 +175,12 @@ describe('filling a plan that is there', () => {
   test('a plan in one line, and one without rules to keep', () => {
     const bare = '{"model":"m","output":"o","tensorize":[{"layers":["a"],"chi":1}]}';
     const filled = fillPlan(bare, { budget, predicted, tensorize: [rule('b', 2), rule('a', 3), rule('c', 4)] });
-    expect(read(filled).tensorize.map(({ layers: [name], chi }) => [name, chi])).toEqual([['b', 2], ['a', 3], ['c', 4]]);
+    expect(read(filled).tensorize?.map(({ layers: [name], chi }) => [name, chi])).toEqual([['b', 2], ['a', 3], ['c', 4]]);
     expect(read(filled).budget).toEqual(budget);
     const last = fillPlan('{"tensorize":[ { "layers": ["a"], "chi": 1 } ], "model":"m","output":"o"}', { budget, predicted, tensorize: [rule('a', 3)] });
     expect(read(last).predicted).toEqual(predicted);
     const without = fillPlan(filled, { budget: null, predicted: null, tensorize: [rule('a', 3)] });
-    expect(Object.keys(read(without))).toEqual(['model', 'output', 'tensorize']);
+    expect(Object.keys(read(without))).toEqual(['model', 'output', 'tensorize', 'quantize']);
   });
 
   test('another method is another rule, and a calibration text that is there stays', () => {
@@ -271,5 +271,31 @@ describe('the schema that VS Code checks a plan by', () => {
     for (const wrong of [{ ...read(PLAN), tensorize: [] }, { ...read(PLAN), tensorize: [{ layers: ['a'] }] }, { ...read(PLAN), tensorize: [{ layers: ['a'], chi: 1, keep: 0.5 }] }, { ...read(PLAN), more: 1 }]) {
       expect(valid(wrong)).toBe(false);
     }
+  });
+});
+
+describe('a plan that quantizes', () => {
+  const text = (rules: string) => `{ "model": "m", "output": "o",\n  "quantize": [${rules}] }`;
+
+  test('names its layers, and leaves cores and head to the engine', () => {
+    const plan = new Plan(text('{ "layers": ["*.q_proj"], "scheme": "compensated-3", "rank": 8 },\n{ "layers": ["*.cores.*", "lm_head"], "scheme": "int8" }'), 'a.bondwise.json');
+    const layer = { name: 'b.0.q_proj', shape: [4, 4], state: 'dense' };
+    const model = { blocks: [{ layers: [layer] }] } as unknown as Parameters<typeof plan.quantizedIn>[0];
+    expect(plan.quantizedIn(model).map(own => own.map(({ name }) => name))).toEqual([['b.0.q_proj'], []]);
+    expect(plan.file.tensorize).toEqual([]);
+  });
+
+  test.each([
+    ['{ "layers": ["*"], "scheme": "low-rank-4" }', /low-rank-4 and no rank/],
+    ['{ "layers": ["*"], "scheme": "nf4", "rank": 3 }', /which nf4 does not take/],
+    ['{ "layers": ["*"], "scheme": "nf5" }', /scheme/],
+    ['', /it has no rules/],
+  ])('with a mistake: %s', (rules, message) => {
+    expect(() => new Plan(text(rules), 'a.bondwise.json')).toThrow(message);
+  });
+
+  test('and tensorizes takes a plan for each', () => {
+    const both = '{ "model": "m", "output": "o", "tensorize": [{ "layers": ["*"], "chi": 1 }],\n "quantize": [{ "layers": ["*"], "scheme": "nf4" }] }';
+    expect(() => new Plan(both, 'a.bondwise.json')).toThrow(/a\.bondwise\.json:2: .*under tensorize and under quantize/);
   });
 });

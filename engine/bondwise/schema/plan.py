@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bondwise.schema.base import Method, Predicted, Record, Strict
-from bondwise.schema.requests import METHOD_HELP, REFIT_HELP, CalibrationOptions, EvaluateOptions, TensorizeRule
+from bondwise.schema.requests import METHOD_HELP, REFIT_HELP, CalibrationOptions, EvaluateOptions, QuantizeRule, TensorizeRule
 
 
 class Budget(Strict):
@@ -32,11 +32,21 @@ class PlanFile(Strict):
     predicted: Annotated[Predicted, Field(description="Written by the planner.")] | None = None
     tensorize: Annotated[
         list[TensorizeRule],
-        Field(min_length=1, description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
-    ]
+        Field(description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
+    ] = []
+    quantize: Annotated[
+        list[QuantizeRule],
+        Field(description="In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts."),
+    ] = []
     calibration: Annotated[CalibrationOptions, Field(description="The text for all methods but `plain`.")] | None = None
     refit: Annotated[list[str], Field(description=REFIT_HELP)] | None = None
     evaluate: Annotated[EvaluateOptions, Field(description="How both models are measured; leave it out to measure nothing.")] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PlanFile:
+        if bool(self.tensorize) == bool(self.quantize):
+            raise ValueError("give rules under tensorize or under quantize; a model that shall have both takes a plan for each")
+        return self
 
 
 class ExchangePoint(Record):
