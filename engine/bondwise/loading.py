@@ -33,7 +33,8 @@ def load_model(
 ) -> PreTrainedModel:
     """The whole model of `folder` on `device`, in evaluation mode.
 
-    `quantization` is a section `quantization_config` of bitsandbytes, by which transformers then quantizes the model while it is read. `dtype` None means float32 on the CPU (where bf16 is slow) and elsewhere the checkpoint's own. Raises UserError as `open_checkpoint`,
+    `quantization` is a section `quantization_config` of bitsandbytes, by which transformers then quantizes the model while it is read.
+    `dtype` None means float32 on the CPU (where bf16 is slow) and elsewhere the checkpoint's own. Raises UserError as `open_checkpoint`,
     and when the memory does not suffice or a weight is missing, left over or of another shape than the model's class expects.
     """
     import torch

@@ -103,9 +103,9 @@ def quantized_section(result: QuantizeResult, options: QuantizeOptions) -> str:
         "## Quantization",
         "",
         f"{len(result.layers):,} weights are stored in fewer bits: {', '.join(f'{count:,} as {name}' for name, count in schemes.items())}. "
-        f"{_megabytes(result.bytes)} instead of {_megabytes(result.original_bytes)}; {result.bits_per_parameter:.2f} bits for a parameter of "
-        f"the original model, {result.layer_bits:.2f} in these weights. Everything else, {_megabytes(result.unquantized_bytes)}, stays as it "
-        f"was. Loads with {needs}.",
+        f"{_megabytes(result.bytes)} instead of {_megabytes(result.original_bytes)}; {result.bits_per_parameter:.2f} bits for a parameter "
+        f"of the original model, {result.layer_bits:.2f} in these weights. The rest, {_megabytes(result.unquantized_bytes)}, stays as "
+        f"it was. Loads with {needs}.",
     ]
     if any(layer.loss is not None for layer in result.layers):
         text = options.calibration

@@ -123,7 +123,7 @@ def _check_backend(backend: str) -> None:
     except (ImportError, RuntimeError, OSError) as failure:
         raise UserError(
             f"bitsandbytes, which int8 and nf4 are stored by, cannot be used here: {failure}.",
-            'Run "Bondwise: Set Up Engine", or install bitsandbytes into the engine\'s environment; or use compensated-4, which needs none.',
+            'Run "Bondwise: Set Up Engine", or install bitsandbytes beside torch, or use compensated-4, which needs none.',
         ) from None
 
 
@@ -202,7 +202,7 @@ def _tensor_bytes(model: PreTrainedModel) -> int:
     return sum(seen.values())
 
 
-def _evaluate_both(
+def _evaluate_both(  # noqa: PLR0917 -- both models and how they are measured
     run: Run, folder: Path, loaded: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: EvaluateOptions, told: Told
 ) -> tuple[Evaluation, Evaluation]:
     run.phase(f"Loading {folder.name}")

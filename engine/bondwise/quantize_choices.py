@@ -67,8 +67,9 @@ def resolve_targets(checkpoint: Checkpoint, model: ModelMap, rules: Sequence[Qua
     """One target for every weight that a rule matches, in the order of the model; a weight belongs to the first rule that matches it.
 
     The backend is bitsandbytes where one of its schemes is the only one (`float16` beside it counts as none) and every weight has a size
-    that it computes with on every device, and the folder's own code otherwise: bitsandbytes knows one scheme a model. Raises UserError for a folder that is quantized, a pattern that matches nothing, a rule
-    whose weights all belong to earlier ones, a weight that is no matrix of floats, a tied head, and a rank above that of the weight.
+    that it computes with on every device, and the folder's own code otherwise: bitsandbytes knows one scheme a model. Raises UserError for
+    a folder that is quantized, a pattern that matches nothing, a rule whose weights all belong to earlier ones, a weight that is no matrix
+    of floats, a tied head, and a rank above that of the weight.
     """
     refuse_quantized(checkpoint, model)
     weights = weights_of(checkpoint, model)
@@ -116,8 +117,8 @@ def matched_weights(weights: Sequence[Layer], patterns: Sequence[str], exclude: 
 
 
 def _unfit(target: Target) -> bool:
-    """On CPUs with AVX512-BF16 bitsandbytes 0.50 multiplies by 4-bit weights in blocks of 32 outputs and 64 inputs and fails on others, such as
-    most cores."""
+    """On CPUs with AVX512-BF16 bitsandbytes 0.50 multiplies by 4-bit weights in blocks of 32 outputs and 64 inputs and fails on others,
+    such as most cores."""
     return target.scheme in ("nf4", "nf4-double") and (target.layer.shape[0] % 32 > 0 or target.layer.shape[1] % 64 > 0)
 
 

@@ -77,7 +77,9 @@ def quantize_all(  # noqa: PLR0917 -- what was asked, and what is known
 
 
 class _Work:
-    def __init__(self, run: Run, source: Source, targets: Sequence[Target], ids: Tensor | None, told: Told, plan: Planned | None) -> None:
+    def __init__(  # noqa: PLR0917 -- as `quantize_all`
+        self, run: Run, source: Source, targets: Sequence[Target], ids: Tensor | None, told: Told, plan: Planned | None
+    ) -> None:
         self._plan = plan
         self.run, self.source, self.targets, self.told = run, source, targets, told
         self.finished: dict[str, Finished] = {}
@@ -157,8 +159,8 @@ class _Work:
                 if not one.figures.protected and loss > STANDS_OUT * middle:
                     outliers.append(one.target)
                     self.told.warn(
-                        f"{one.target.name} gets 8 bits: in {scheme_bits(one.target.scheme)} its predicted loss, {loss:.2g} nats a token, is "
-                        f"{loss / max(middle, 1e-30):.0f} times the median."
+                        f"{one.target.name} gets 8 bits: in {scheme_bits(one.target.scheme)} its predicted loss, {loss:.2g} nats a token, "
+                        f"is {loss / max(middle, 1e-30):.0f} times the median."
                     )
         if outliers:
             self.with_moments(ids, outliers, protected=True)

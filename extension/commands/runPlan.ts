@@ -81,7 +81,7 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
   const common = { output, evaluate, ...(calibration && { calibration }), ...(predicted && { predicted }) };
   const request: RunRequest = first
     ? { kind: 'tensorize', ...base, options: { tensorize: [first, ...more], ...common, ...(refit && { refit }) } }
-    : { kind: 'quantize', ...base, options: { quantize, ...common } };
+    : { kind: 'quantize', ...base, options: { quantize: [...quantize], ...common } };
   return { request, model, lines: [...describePlan({ ...plan.file, output }, model, layers), ...(taken ? [taken.message] : [])] };
 }
 

@@ -27,7 +27,7 @@ export class PlanError extends Error {
 }
 
 /** A plan's content; of its two lists of rules one is empty. */
-export type PlanContent = PlanFile & Required<Pick<PlanFile, 'tensorize' | 'quantize'>>;
+export type PlanContent = Omit<PlanFile, 'tensorize' | 'quantize'> & { readonly tensorize: readonly TensorizeRule[]; readonly quantize: readonly QuantizeRule[] };
 
 export class Plan {
   readonly file: PlanContent;

@@ -1314,12 +1314,16 @@ export interface PlanFile {
   predicted?: Predicted3 | null;
   /**
    * Which layers become MPOs and how; a layer belongs to the first rule that matches.
+   *
+   * @minItems 1
    */
-  tensorize?: TensorizeRule[];
+  tensorize?: [TensorizeRule, ...TensorizeRule[]];
   /**
    * In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts.
+   *
+   * @minItems 1
    */
-  quantize?: QuantizeRule[];
+  quantize?: [QuantizeRule, ...QuantizeRule[]];
   calibration?: CalibrationOptions1 | null;
   refit?: string[] | null;
   evaluate?: EvaluateOptions2 | null;

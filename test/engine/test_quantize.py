@@ -313,3 +313,54 @@ def test_the_head_is_quantized_by_its_name_only(dense: Path, tmp_path: Path) -> 
     both = finish(quantize_run(tmp_path / "b", dense, tmp_path / "with", {"layers": ["*", "lm_head"], "scheme": "int8"}))
     assert "lm_head" in {layer["name"] for layer in both["layers"]}
     assert both["bytes"] < every["bytes"]
+
+
+def test_a_budget_is_met_and_beats_one_scheme_for_all(wide: Path, tmp_path: Path) -> None:
+    def made(name: str, **options: Any) -> dict[str, Any]:
+        options = {"output": str(tmp_path / name), "calibration": TEXT, **options}
+        return finish(make_run(tmp_path / f"run-{name}", "quantize", options, model=str(wide)))
+
+    for bits in (4.5, 3.0):
+        planned = made(f"out-{bits}", budget={"target": f"{bits}bits"})
+        weights = map_model(open_checkpoint(wide)).layers
+        dense = sum(layer.bytes for layer in weights)
+        numbers = sum(layer.weight_parameters for layer in weights)
+        of_layers = planned["bytes"] - (planned["original_bytes"] - dense)
+        assert 0.9 * bits * numbers / 8 < of_layers <= bits * numbers / 8
+        assert planned["bytes"] == sum(tensor.nbytes for tensor in load_file(tmp_path / f"out-{bits}" / "model.safetensors").values())
+        assert planned["predicted"]["bytes"] == planned["bytes"]
+        assert planned["logits_difference"] < 1e-3
+        assert any(layer["larger"] or layer["smaller"] for layer in planned["layers"])
+    # At the size of one scheme for all layers, the plan's predicted loss is not above that scheme's.
+    alone = made("alone", quantize=[{"layers": ["*"], "scheme": "compensated-3"}], protect=False)
+    planned = made("planned", budget={"target": f"{alone['bytes'] / 1e3}kb"})
+    assert planned["bytes"] <= alone["bytes"]
+    assert sum(layer["loss"] for layer in planned["layers"]) < 1.05 * sum(layer["loss"] for layer in alone["layers"])
+
+
+def test_budgets_that_cannot_be_met_are_said(wide: Path, tmp_path: Path) -> None:
+    def said(name: str, target: str) -> str:
+        options = {"output": str(tmp_path / name), "calibration": TEXT, "budget": {"target": target}}
+        return fail(make_run(tmp_path / f"run-{name}", "quantize", options, model=str(wide)))
+
+    assert "the smallest possible is" in said("a", "0.1bits")
+    assert "is not a target" in said("b", "60%")
+    assert "asks for nothing" in said("c", "1GB")
+
+
+def test_the_command_line(wide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from bondwise.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["quantize", str(wide), "--preset", "8bit", "--output", "out", "--run", "run", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["output"] == str(tmp_path / "out")
+    assert result["bits_per_parameter"] < 16
+    assert main(["quantize", str(wide), "--layers", "*", "--output", "x"]) == 1
+    assert "--budget 3.5bits" in capsys.readouterr().err
+    plan = tmp_path / "small.bondwise.json"
+    rules = [{"layers": ["*.q_proj"], "scheme": "nf4"}]
+    plan.write_text(json.dumps({"model": str(wide), "output": "planned", "quantize": rules}) + " // by hand")
+    assert main(["run", str(plan), "--run", "run-2"]) == 0
+    layers = inspect(tmp_path / "planned").blocks[0].layers
+    assert {layer.name.rpartition(".")[2]: layer.scheme for layer in layers}["q_proj"] == "nf4"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -26,7 +26,7 @@ def rows() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for shape in SHAPES:
         for dtype in DTYPES:
-            for scheme in SCHEMES:
+            for scheme in cast("tuple[Scheme, ...]", SCHEMES):
                 backends = ["packed", "bitsandbytes"] if scheme in BITSANDBYTES else ["packed"]
                 ranks = [(5, 0)] if scheme.startswith("low-rank") else [(0, 0), (6, 4)] if scheme == "compensated-3" else [(0, 0)]
                 found += [row(shape, dtype, scheme, backend, *rank) for backend in backends for rank in ranks]

@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import type { Layer, Model } from '../../extension/checkpoint/index.ts';
 import { pointAt, parseBudget } from '../../extension/plan/budget.ts';
 import { fillPlan } from '../../extension/plan/editPlan.ts';
-import { Plan, PlanError } from '../../extension/plan/planFile.ts';
+import { Plan, PlanError, type PlanContent } from '../../extension/plan/planFile.ts';
 import type { ExchangePoint, PlanFile, TensorizeRule } from '../../extension/protocol/types.ts';
 
 function layer(name: string, other: Partial<Layer> = {}): Layer {
@@ -92,7 +92,7 @@ const rule = (name: string, chi: number): TensorizeRule => ({ layers: [name], ch
 const budget = { profile: 'm.sensitivity.json', target: '60%', exclude: ['*.down'], floor: 0.1, ceiling: 0.95 };
 const predicted = { parameters: 10, bytes: 20, loss: 0.5, loss_error: 0.1 };
 
-function read(text: string): PlanFile {
+function read(text: string): PlanContent {
   return new Plan(text, 'p').file;
 }
 
@@ -147,7 +147,7 @@ describe('filling a plan that is there', () => {
   "evaluate": { "length": 64 } // quick
 }
 `);
-    expect(fillPlan(filled, { budget, predicted, tensorize: read(filled).tensorize ?? [] })).toBe(filled);
+    expect(fillPlan(filled, { budget, predicted, tensorize: read(filled).tensorize })).toBe(filled);
   });
 
   const comments = (text: string) => Array.from(text.matchAll(/\/\/.*|\/\*.*?\*\//g), ([comment]) => comment);
@@ -175,7 +175,7 @@ describe('filling a plan that is there', () => {
   test('a plan in one line, and one without rules to keep', () => {
     const bare = '{"model":"m","output":"o","tensorize":[{"layers":["a"],"chi":1}]}';
     const filled = fillPlan(bare, { budget, predicted, tensorize: [rule('b', 2), rule('a', 3), rule('c', 4)] });
-    expect(read(filled).tensorize?.map(({ layers: [name], chi }) => [name, chi])).toEqual([['b', 2], ['a', 3], ['c', 4]]);
+    expect(read(filled).tensorize.map(({ layers: [name], chi }) => [name, chi])).toEqual([['b', 2], ['a', 3], ['c', 4]]);
     expect(read(filled).budget).toEqual(budget);
     const last = fillPlan('{"tensorize":[ { "layers": ["a"], "chi": 1 } ], "model":"m","output":"o"}', { budget, predicted, tensorize: [rule('a', 3)] });
     expect(read(last).predicted).toEqual(predicted);
@@ -266,9 +266,11 @@ describe('the schema that VS Code checks a plan by', () => {
   });
 
   test('takes what the engine takes, and points at the rest', () => {
-    expect(valid(read(PLAN))).toBe(true);
-    expect(valid({ ...read(PLAN), budget, predicted, evaluate: { length: 64 }, version: 1 })).toBe(true);
-    for (const wrong of [{ ...read(PLAN), tensorize: [] }, { ...read(PLAN), tensorize: [{ layers: ['a'] }] }, { ...read(PLAN), tensorize: [{ layers: ['a'], chi: 1, keep: 0.5 }] }, { ...read(PLAN), more: 1 }]) {
+    const { quantize, ...whole } = read(PLAN);
+    expect(quantize).toEqual([]);
+    expect(valid(whole)).toBe(true);
+    expect(valid({ ...whole, budget, predicted, evaluate: { length: 64 }, version: 1 })).toBe(true);
+    for (const wrong of [{ ...whole, tensorize: [] }, { ...whole, tensorize: [{ layers: ['a'] }] }, { ...whole, tensorize: [{ layers: ['a'], chi: 1, keep: 0.5 }] }, { ...whole, more: 1 }]) {
       expect(valid(wrong)).toBe(false);
     }
   });
@@ -289,7 +291,7 @@ describe('a plan that quantizes', () => {
     ['{ "layers": ["*"], "scheme": "low-rank-4" }', /low-rank-4 and no rank/],
     ['{ "layers": ["*"], "scheme": "nf4", "rank": 3 }', /which nf4 does not take/],
     ['{ "layers": ["*"], "scheme": "nf5" }', /scheme/],
-    ['', /it has no rules/],
+    ['', /quantize must NOT have fewer than 1 items/],
   ])('with a mistake: %s', (rules, message) => {
     expect(() => new Plan(text(rules), 'a.bondwise.json')).toThrow(message);
   });

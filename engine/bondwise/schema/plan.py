@@ -32,11 +32,14 @@ class PlanFile(Strict):
     predicted: Annotated[Predicted, Field(description="Written by the planner.")] | None = None
     tensorize: Annotated[
         list[TensorizeRule],
-        Field(description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
+        Field(min_length=1, description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
     ] = []
     quantize: Annotated[
         list[QuantizeRule],
-        Field(description="In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts."),
+        Field(
+            min_length=1,
+            description="In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts.",
+        ),
     ] = []
     calibration: Annotated[CalibrationOptions, Field(description="The text for all methods but `plain`.")] | None = None
     refit: Annotated[list[str], Field(description=REFIT_HELP)] | None = None

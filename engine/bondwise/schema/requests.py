@@ -79,8 +79,8 @@ class TensorizeOptions(Strict):
 
 
 SCHEME_HELP = (
-    "`int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on "
-    "a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits)."
+    "`int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does "
+    "on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits)."
 )
 
 
