@@ -34,7 +34,12 @@ const bundles = [
   { ...host, entryPoints: ['extension/extension.ts'], outfile: 'dist/extension.cjs', external: ['vscode'] },
   {
     ...common,
-    entryPoints: { compare: 'webview/compare/main.ts', sensitivity: 'webview/sensitivity/main.ts' },
+    entryPoints: {
+      compare: 'webview/compare/main.ts',
+      run: 'webview/run/main.ts',
+      sensitivity: 'webview/sensitivity/main.ts',
+      tensors: 'webview/tensors/main.ts',
+    },
     outdir: 'dist/webview',
     platform: 'browser',
     format: 'iife',

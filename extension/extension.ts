@@ -1,10 +1,13 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
 import path from 'node:path';
 import * as vscode from 'vscode';
+import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
+import { heal } from './commands/heal.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
+import { planTasks } from './commands/planTasks.ts';
 import { register } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
@@ -12,14 +15,18 @@ import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
 import { followRunRoots } from './commands/startRun.ts';
 import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
+import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
+import { RunPanels } from './panels/run.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
+import { TensorsEditors } from './panels/tensors.ts';
 import { storedExclusions } from './profile/exclusions.ts';
 import { messageOf } from './runs/files.ts';
 import { RunStore } from './runs/store.ts';
+import { languageModelTools } from './tools/index.ts';
 import { stateDecorations } from './views/decorations.ts';
 import { ModelList } from './views/modelList.ts';
 import type { TreeNode } from './views/modelNodes.ts';
@@ -36,10 +43,12 @@ export interface Api {
   readonly runs: RunStore;
   readonly runsTree: RunsTree;
   readonly panels: ComparePanels;
+  readonly runPanels: RunPanels;
   readonly profiles: ProfileList;
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
   readonly plans: PlanOverlays;
+  readonly tensors: TensorsEditors;
 }
 
 export function activate(context: vscode.ExtensionContext): Api {
@@ -59,14 +68,17 @@ export function activate(context: vscode.ExtensionContext): Api {
   const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
   const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
   const compare = (folder: string) => panels.show(folder);
+  const runPanels = new RunPanels({ extension: context.extensionUri, runs, log });
+  const showPanel = (directory: string) => runPanels.show(directory);
   const showRun = (directory: string) => revealRun(runView, directory);
   const plans = new PlanOverlays();
   const selection = new LayerSelection(modelsTree, modelsView);
   const exchange = (...asked: Parameters<SensitivityActions['exchange']>) => exchangeOf(engine, ...asked);
   const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
+  const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity };
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -78,10 +90,12 @@ export function activate(context: vscode.ExtensionContext): Api {
     runsView,
     engine,
     panels,
+    runPanels,
     profiles,
     selection,
     plans,
     heatmaps,
+    tensors,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -91,16 +105,21 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
       quantize: (...args) => quantize({ context, models, runs, engine, storage, showRun }, args),
+      heal: (...args) => heal({ context, models, runs, engine, storage, showRun, showPanel }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
+      cleanUpRuns: () => cleanUpRuns(runs),
+      showTensors: (...args) => showTensors(tensors, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),
       checkEngine: () => engine.check(),
       setUpEngine: () => engine.setUp(),
     }),
+    planTasks(engine),
+    languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, profiles, heatmaps, selection, plans };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors };
 }

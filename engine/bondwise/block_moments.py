@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bondwise.calibrate import Moments, Sums
+    from bondwise.calibrate import Sums
     from bondwise.modelmap import Layer
+    from bondwise.moments import Moments
     from bondwise.shelf import Shelf
     from bondwise.streaming import WholeModel
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from bondwise.calibrate import Moments
     from bondwise.checkpoint import Checkpoint
     from bondwise.modelmap import Layer
+    from bondwise.moments import Moments
     from bondwise.run import Run
 
 

@@ -154,7 +154,7 @@ def open_checkpoint(folder: Path, *, allow_code: bool = False) -> Checkpoint:
     names, index = _shard_names(folder)
     config_bytes, config = _read_config(folder)
     check_config(folder, config, allow_code=allow_code)
-    shards = tuple(_read_shard(folder / name) for name in names)
+    shards = tuple(read_shard(folder / name) for name in names)
     tensors: dict[str, TensorEntry] = {}
     for shard in shards:
         for entry in shard.tensors:
@@ -284,7 +284,8 @@ def _check_index(folder: Path, weight_map: Mapping[str, str], tensors: Mapping[s
         raise UserError(f"{tensors[name].file} holds {name}, which {INDEX_FILE} does not know.", remedy)
 
 
-def _read_shard(path: Path) -> Shard:
+def read_shard(path: Path) -> Shard:
+    """One file, by its header. Raises UserError where that does not hold or the file cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -58,12 +58,26 @@ def _inspect(parsed: Arguments) -> int:
     return 0
 
 
+def _tensor(parsed: Arguments) -> int:
+    from bondwise.summary import spectrum_text, tensor_text
+    from bondwise.tensor_facts import find_tensor, tensor_facts, tensor_spectrum
+
+    entry = find_tensor(Path(_absolute(parsed.file)), parsed.name)
+    if parsed.spectrum:
+        spectrum = tensor_spectrum(entry)
+        show(json.dumps(spectrum.model_dump()) if parsed.json else spectrum_text(spectrum))
+    else:
+        facts = tensor_facts(entry)
+        show(json.dumps(facts.model_dump()) if parsed.json else tensor_text(facts))
+    return 0
+
+
 def _tensorize(parsed: Arguments) -> int:
     rule: dict[str, Any] = {"layers": parsed.layers, "exclude": parsed.exclude, "sites": parsed.sites, "method": parsed.method}
     size = next((name, value) for name in ("chi", "keep", "error") if (value := getattr(parsed, name)) is not None)
     rule[size[0]] = size[1]
     evaluate = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
-    calibration = {name: value for name, value in (("data", _data(parsed.calibration or "")), ("sequences", parsed.sequences)) if value}
+    calibration = _calibration(parsed)
     if calibration and parsed.method == "plain":
         raise UserError("Method plain uses no calibration text.", "Leave out --calibration and --sequences, or choose --method fisher.")
     options: dict[str, Any] = {"tensorize": [rule], "output": _absolute(parsed.output), "evaluate": evaluate}
@@ -71,6 +85,14 @@ def _tensorize(parsed: Arguments) -> int:
     options |= {"refit": parsed.refit} if parsed.refit else {}
     shown = f"χ {size[1]}" if size[0] == "chi" else f"{size[0]} {size[1]:.4g}"
     return _work(parsed, "tensorize", f"Tensorize {_name(parsed.model)}: {', '.join(parsed.layers)} ({shown})", options)
+
+
+def _calibration(parsed: Arguments) -> dict[str, Any]:
+    texts = [(_data(data), weight) for data, weight in parsed.calibration or []]
+    found: dict[str, Any] = {"data": texts[0][0]} if texts else {}
+    if len(texts) > 1:
+        found["also"] = [{"data": data, "weight": weight / texts[0][1]} for data, weight in texts[1:]]
+    return found | ({"sequences": parsed.sequences} if parsed.sequences else {})
 
 
 def _perplexity(parsed: Arguments) -> int:
@@ -115,25 +137,44 @@ def _plan(parsed: Arguments) -> int:
 
 def _run(parsed: Arguments) -> int:
     from bondwise.foreground import new_run_directory
-    from bondwise.plan_file import plan_kind, read_plan, run_options
+    from bondwise.plan_file import heal_options, plan_kind, read_plan, run_options
     from bondwise.plan_summary import measured_text
     from bondwise.run import RESULT
 
     path = Path(_absolute(parsed.plan))
     plan = read_plan(path)
     parsed.model, options = run_options(path, plan)
-    parsed.run = parsed.run or str(new_run_directory(plan_kind(plan)))
+    healing = heal_options(path, plan)
+    given, parsed.run = parsed.run, parsed.run or str(new_run_directory(plan_kind(plan)))
     status = _work(parsed, plan_kind(plan), f"Run plan {path.name}", options)
     if status == 0 and not parsed.json:
         result = json.loads((Path(_absolute(parsed.run)) / RESULT).read_bytes())
         if (text := measured_text(result)) is not None:
             show(text)
-    return status
+    if status != 0 or healing is None:
+        return status
+    parsed.run = f"{given.rstrip('/')}-heal" if given else str(new_run_directory("heal"))
+    parsed.model = options["output"]
+    return _work(parsed, "heal", f"Run plan {path.name}: heal", healing)
 
 
 def _heal(parsed: Arguments) -> int:
-    given = ("length", "batch", "minutes", "tokens", "epochs", "learning_rate", "distill", "temperature", "save_minutes", "patience")
-    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, "train", "recompute", "validations")}
+    given = (
+        "length",
+        "batch",
+        "minutes",
+        "tokens",
+        "epochs",
+        "learning_rate",
+        "distill",
+        "temperature",
+        "save_minutes",
+        "patience",
+        "teacher_device",
+        "teacher_top",
+    )
+    more = ("train", "recompute", "validations", "save_minutes", "patience")
+    options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, *more)}
     options["data"] = [{"data": _data(data), "weight": weight} for data, weight in parsed.data or []] or None
     options["teacher"] = _absolute(parsed.teacher) if parsed.teacher else None
     options["output"] = _absolute(parsed.output)
@@ -261,6 +302,11 @@ def _parser() -> argparse.ArgumentParser:
     inspect = add("inspect", _inspect, "Show the blocks and layers of a model, from headers alone.", answers)
     inspect.add_argument("model", metavar="MODEL", help="a model folder, original or compressed")
 
+    tensor = add("tensor", _tensor, "Show what one tensor of a safetensors file holds.", answers)
+    tensor.add_argument("file", metavar="FILE", help="a .safetensors file")
+    tensor.add_argument("name", metavar="NAME", help="a tensor's name")
+    tensor.add_argument("--spectrum", action="store_true", help="its singular values, and what low rank would keep")
+
     tensorize = add("tensorize", _tensorize, "Replace layers by matrix product operators and write a smaller model.", works)
     tensorize.add_argument("model", metavar="MODEL")
     tensorize.add_argument("--layers", metavar="PATTERN", action="append", required=True, help="a layer's name, a glob or re:…; repeatable")
@@ -271,7 +317,13 @@ def _parser() -> argparse.ArgumentParser:
     size.add_argument("--error", metavar="E", type=error, help="relative error of each layer to stay below: 0.1 or 10%%")
     tensorize.add_argument("--sites", type=sites, default="low-rank", help="2 to 5, or low-rank (default)")
     _add_method(tensorize)
-    tensorize.add_argument("--calibration", metavar="DATA", help="text for all methods but plain: a file, a hub data set, builtin or self")
+    tensorize.add_argument(
+        "--calibration",
+        metavar="DATA[=WEIGHT]",
+        action="append",
+        type=weighted,
+        help="text for all methods but plain: a file, a hub data set, builtin or self; several by turns",
+    )
     tensorize.add_argument("--sequences", metavar="N", type=at_least(1), help="of 512 tokens, of that text (default 16)")
     tensorize.add_argument(
         "--refit", metavar="PATTERN", action="append", default=[], help="dense layers to fit anew beside those of method sequential"
@@ -370,6 +422,10 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
     heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
     heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
+    heal.add_argument("--teacher-device", metavar="DEVICE", help="where the original computes (default: where the model does)")
+    heal.add_argument(
+        "--teacher-top", metavar="N", type=at_least(1), help="learn from its N likeliest tokens and keep them on disk for other runs"
+    )
     heal.add_argument("--teacher", metavar="MODEL", help="the original (default: where the compressed folder says it is)")
     heal.add_argument(
         "--train", metavar="PATTERN", action="append", default=[], help="what trains besides the cores: norms, or layers; repeatable"

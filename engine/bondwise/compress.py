@@ -21,6 +21,7 @@ from bondwise.layers import contract_stored, costs, stored_tensors
 from bondwise.loading import load_model
 from bondwise.memory import release_freed_memory
 from bondwise.schema import LayerFigures, TensorizeRequest
+from bondwise.shrinkage import shrunk
 from bondwise.stability import held_out, needs_more_text
 from bondwise.streaming import StreamedModel, computing_dtype
 from bondwise.text import fingerprint
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from bondwise.calibrate import Moments
     from bondwise.estimate import Reading
     from bondwise.modelmap import Layer, ModelMap
+    from bondwise.moments import Moments
     from bondwise.resolve import Choice
     from bondwise.run import Run
     from bondwise.told import Told
@@ -243,7 +244,8 @@ def _little_text(short: Sequence[tuple[Layer, int, float]]) -> str:
     loses = f", and loses about {elsewhere:.1f} times as much on other text as on this" if elsewhere > 1 else ""
     return (
         f"The calibration text is short: {layer.name} saw {tokens:,} tokens and has {layer.shape[1]:,} inputs{loses}"
-        f"{f'; {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. More sequences make the result better."
+        f"{f'; {len(short) - 1} more layers saw too few' if len(short) > 1 else ''}. What it does not show of a layer is taken for "
+        "independent channels. More sequences make the result better."
     )
 
 
@@ -262,7 +264,8 @@ def compress_layer(
     dtype = weight.dtype
     weight = (weight.mT if layer.transposed else weight).to(device)  # [out, in]
     target = weight if target is None else target
-    decomposed = _decompose(choice, target, moments)
+    used = None if moments is None else shrunk(moments)
+    decomposed = _decompose(choice, target, used)
     tensors = stored_tensors(decomposed, dtype)
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
@@ -283,7 +286,7 @@ def compress_layer(
         original_bytes=choice.dense_parameters * bits // 8,
         keep=counted.parameters / choice.dense_parameters,
         relative_error=mpo.relative_error(weight, product),
-        loss=_predicted(target.to(product) - product, moments) if choice.method in TWO_SIDED else None,
+        loss=_predicted(target.to(product) - product, used) if choice.method in TWO_SIDED else None,
         held_out=None if moments is None else _held_out(choice, target, product, moments),
         multiply_adds=counted.multiply_adds,
         original_multiply_adds=choice.dense_parameters,

@@ -8,9 +8,12 @@ from __future__ import annotations
 import platform
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bondwise.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Memory(NamedTuple):
@@ -51,6 +54,19 @@ def resolve_device(wanted: str) -> str:
         there = ", ".join(f"cuda:{index}" for index in range(count))
         raise UserError(f"The device {wanted} does not exist here.", f"There is {there}.")
     return f"cuda:{int(match[1])}"
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Whether products of bfloat16 matrices are faster than those of float32: on CUDA, and on CPUs with instructions for them.
+
+    Measured on an AMD EPYC with avx512_bf16: 2.5 to 4 times as fast.
+    """
+    if device.startswith("cuda"):
+        return True
+    import torch
+
+    able: Mapping[str, Any] = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def device_memory(device: str) -> Memory:

@@ -17,7 +17,7 @@ from bondwise import __version__
 from bondwise.device import Memory, device_memory, device_name, host_memory, resolve_device
 from bondwise.errors import UserError
 from bondwise.queue import bondwise_home, try_lock
-from bondwise.schema import Doctor, Problem
+from bondwise.schema import DeviceInfo, Doctor, Problem
 
 NEEDED = ("accelerate", "gguf", "numpy", "psutil", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
 """What the engine imports: engine/requirements.in."""
@@ -59,6 +59,11 @@ def examine(folder: Path) -> Doctor:
         memory=memory.free,
         memory_total=memory.total,
         host_memory=host.free,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        devices=[
+            DeviceInfo(device=one, name=called, memory=there.free, memory_total=there.total)
+            for one, there, called in _devices((device, memory, name))
+        ],
         disk=disk,
         problems=problems,
     )
@@ -171,6 +176,17 @@ def _device(torch: TorchState) -> tuple[str, Memory, str]:
         return device, device_memory(device), device_name(device)
     except (UserError, RuntimeError, ImportError):
         return "cpu", _host_memory(), device_name("cpu")
+
+
+def _devices(chosen: tuple[str, Memory, str]) -> list[tuple[str, Memory, str]]:
+    """All that a run may be given: every CUDA device, else the one that is chosen anyway."""
+    if not chosen[0].startswith("cuda"):
+        return [chosen]
+    try:
+        count: int = importlib.import_module("torch").cuda.device_count()
+        return [(name, device_memory(name), device_name(name)) for name in (f"cuda:{index}" for index in range(count))]
+    except (RuntimeError, ImportError):
+        return [chosen]
 
 
 def _host_memory() -> Memory:

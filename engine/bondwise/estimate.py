@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 LAYER_COPIES = 6
 """Float64 copies of a weight that decomposing and checking it hold at most: the weight, the split state and its work space, the cores,
 the product of the rounded cores and the difference."""
-METRIC_COPIES = 4
-"""Float64 copies of the moment of the longer side that a weighted decomposition holds at most: it, with its ridge, and what they make."""
+METRIC_COPIES = 5
+"""Float64 copies of the moment of the longer side that a weighted decomposition holds at most: it, shrunk, with its ridge, and what they
+make."""
 ACTIVATIONS = 2
 """Numbers kept for the backward pass, as a multiple of the inputs and outputs of the layers: norms, gates and attention add to those."""
 SLACK = 256 << 20
@@ -42,7 +43,7 @@ class Reading(NamedTuple):
     """Bytes of memory for what there is at most beside the moments, where it is one block at a time."""
 
 
-class _Sizes(NamedTuple):
+class Sizes(NamedTuple):
     """Parameters."""
 
     outside: int
@@ -87,13 +88,7 @@ def estimate(
 ) -> Needs:
     """`layers` are all of the model, `tokens` is how many are put through it to check it, `vocabulary` how many it can predict."""
     options = request.evaluate
-    container = find_container(checkpoint.tensors.values())
-    blocks: dict[int | None, int] = {}
-    for name, entry in checkpoint.tensors.items():
-        index = block_index(name, container)
-        blocks[index] = blocks.get(index, 0) + entry.parameters
-    outside = blocks.pop(None, 0)
-    sizes = _Sizes(outside, max(blocks.values(), default=0))
+    sizes = sizes_of(checkpoint)
     largest_weight = max(choice.dense_parameters for choice in choices)
     saved = sum(choice.dense_parameters - choice.parameters for choice in choices)
     compressed = checkpoint.parameters - saved
@@ -115,7 +110,19 @@ def estimate(
     )
 
 
-class _Calibration(NamedTuple):
+def sizes_of(checkpoint: Checkpoint) -> Sizes:
+    container = find_container(checkpoint.tensors.values())
+    blocks: dict[int | None, int] = {}
+    for name, entry in checkpoint.tensors.items():
+        index = block_index(name, container)
+        blocks[index] = blocks.get(index, 0) + entry.parameters
+    outside = blocks.pop(None, 0)
+    return Sizes(outside, max(blocks.values(), default=0))
+
+
+class Calibration(NamedTuple):
+    """`memory` and `disk` in bytes, beside what the model that is made takes."""
+
     reading: Reading
     memory: int
     disk: int
@@ -128,13 +135,13 @@ def _calibration(
     request: TensorizeOptions,
     *,
     vocabulary: int,
-    sizes: _Sizes,
+    sizes: Sizes,
     item: int,
     device: str,
-) -> _Calibration:
+) -> Calibration:
     weighted = [choice for choice in choices if choice.method != "plain"]
     if not weighted:
-        return _Calibration(Reading("whole"), 0, 0)
+        return Calibration(Reading("whole"), 0, 0)
     length, tokens = request.calibration.length, request.calibration.sequences * request.calibration.length
     decompose = max(weighted_bytes(*choice.layer.shape) for choice in weighted)
     moments = max(moment_bytes(*choice.layer.shape) for choice in weighted)
@@ -145,9 +152,45 @@ def _calibration(
         moments + backward_bytes(checkpoint, layers, length=length, vocabulary=vocabulary, item=item),
         item * checkpoint.parameters + walk + gradients if in_sequence else 0,
     )
-    free = device_memory(device).free
-    if whole <= free:
-        return _Calibration(Reading("whole"), whole, 0)
+    if whole <= device_memory(device).free:
+        return Calibration(Reading("whole"), whole, 0)
+    two_sided = any(choice.method != "input" for choice in weighted)
+    return block_calibration(
+        layers,
+        sizes,
+        length=length,
+        tokens=tokens,
+        vocabulary=vocabulary,
+        item=item,
+        device=device,
+        decompose=decompose,
+        moments=moments,
+        gradients=two_sided,
+        walk=walk if in_sequence else None,
+        kept=gradients,
+    )
+
+
+def block_calibration(
+    layers: Sequence[Layer],
+    sizes: Sizes,
+    *,
+    length: int,
+    tokens: int,
+    vocabulary: int,
+    item: int,
+    device: str,
+    decompose: int,
+    moments: int,
+    gradients: bool,
+    walk: int | None = None,
+    kept: int = 0,
+) -> Calibration:
+    """Of a model of these linear layers that is read block by block.
+
+    `decompose` and `moments` are the bytes for the layer that takes most, `walk` for walking the layers where that is done too, and `kept`
+    for tensors that wait for it.
+    """
     # The moments are collected while a block is in memory, and used while none is; a walk makes layers while one is.
     by_block: dict[int, list[Layer]] = {}
     for layer in layers:
@@ -155,12 +198,12 @@ def _calibration(
     one_pass = max(pass_bytes(some, length=length, vocabulary=vocabulary, item=item) for some in by_block.values())
     block = item * (sizes.outside + 2 * sizes.block)
     beside = max(block + one_pass, item * sizes.outside + decompose + SLACK)
-    memory = max(beside + moments, block + walk + decompose if in_sequence else 0)
-    two_sided = any(choice.method != "input" for choice in weighted)
-    states = 4 * tokens * _hidden(layers) * (len(by_block) + 2 if two_sided else 2) + gradients
-    if memory + states <= (free if device == "cpu" else host_memory().free):
-        return _Calibration(Reading("blocks", beside), memory + (states if device == "cpu" else 0), 0)
-    return _Calibration(Reading("files", beside), memory, states)
+    memory = max(beside + moments, 0 if walk is None else block + walk + decompose)
+    states = 4 * tokens * _hidden(layers) * (len(by_block) + 2 if gradients else 2) + kept
+    free = device_memory(device).free if device == "cpu" else host_memory().free
+    if memory + states <= free:
+        return Calibration(Reading("blocks", beside), memory + (states if device == "cpu" else 0), 0)
+    return Calibration(Reading("files", beside), memory, states)
 
 
 def backward_bytes(checkpoint: Checkpoint, layers: Sequence[Layer], *, length: int, vocabulary: int, item: int) -> int:

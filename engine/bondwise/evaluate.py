@@ -177,8 +177,13 @@ def greedy_sample(
     prompt: str,
     tokens: int,
     check_cancelled: Callable[[], None] = lambda: None,
+    *,
+    in_step: bool = False,
 ) -> str:
-    """What the model writes after `prompt`, taken as it is (no chat template), always choosing the likeliest token, `tokens` at most."""
+    """What the model writes after `prompt`, taken as it is (no chat template), always choosing the likeliest token, `tokens` at most.
+
+    `in_step`: several processes hold parts of the model and do this together.
+    """
     import torch
     from transformers import GenerationConfig
 
@@ -205,8 +210,11 @@ def greedy_sample(
     # Put in the place of the model's own for the while: what a passed config leaves open (penalties, beams) is taken from that one.
     model.generation_config = settings
     try:
-        with torch.inference_mode():
-            written = cast("Any", model).generate(ids, attention_mask=torch.ones_like(ids), stopping_criteria=[watch])[0]
+        # Weights that are put together in inference mode could not be trained with afterwards.
+        with torch.no_grad() if in_step else torch.inference_mode():
+            written = cast("Any", model).generate(ids, attention_mask=torch.ones_like(ids), stopping_criteria=[watch], synced_gpus=in_step)[
+                0
+            ]
     finally:
         model.generation_config = own
     # Decoded together, because a decoder drops the blank before the first word.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from bondwise.calibrate import Moments
 from bondwise.calibration import Wanted, each_moments
 from bondwise.errors import UserError
 from bondwise.layer_files import read_tensors
 from bondwise.layers import contract_stored
+from bondwise.moments import Moments
 from bondwise.replay import layer_module
 from bondwise.sequential import walk_and_update
 from bondwise.shelf import Shelf
+from bondwise.shrinkage import shrunk
 from bondwise.streaming import StreamedModel, WholeModel
 from bondwise.walk import Walk
 
@@ -50,14 +51,14 @@ def compress_in_sequence(work: Work) -> None:
             work="Taking the gradients of the loss",
             files=work.files("states"),
         ):
-            gradients.put(name, cast("Tensor", moments.gradients))
+            gradients.put(name, cast("Tensor", shrunk(moments).gradients))
         there = model()
         whole = there if isinstance(there, StreamedModel) else WholeModel(there, work.model_map.container)
         _walk(work, whole, gradients)
 
 
 def _walk(work: Work, model: WholeModel, gradients: Shelf) -> None:
-    """`gradients` are the moments of the loss gradients of the layers that are left."""
+    """`gradients` are the moments of the loss gradients of the layers that are left, shrunk."""
     assert work.ids is not None
     work.run.phase("Compressing block by block")
     by_name = {choice.layer.name: choice for choice in work.choices}

@@ -5,6 +5,7 @@ Check everything, train (resumable at any step), write the folder with the best 
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,15 +15,22 @@ from pydantic import ValidationError
 
 from bondwise import atomic
 from bondwise.checkpoint import open_checkpoint
+from bondwise.device import resolve_device
 from bondwise.errors import UserError
 from bondwise.evaluate import evaluate
 from bondwise.heal_data import open_data
 from bondwise.heal_loop import Healer, Task
 from bondwise.heal_needs import check_needs
 from bondwise.heal_output import Compressed, publish, published, read_lineage, verify, write
+from bondwise.heal_pass import choose_attention
 from bondwise.heal_state import HealStore
 from bondwise.loading import load_config, load_model, load_tokenizer
+from bondwise.memory import release_freed_memory
+from bondwise.modelmap import map_model
+from bondwise.moments_file import store_key
 from bondwise.schema import Evaluation, EvaluationEvent, HealRequest, HealResult
+from bondwise.teacher_logits import TeacherStore, teacher_key
+from bondwise.team import Team
 from bondwise.told import Told
 from bondwise.trainable import choose_trainable, hardly_any
 from bondwise.trust import code_files
@@ -32,8 +40,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bondwise.checkpoint import Checkpoint
+    from bondwise.heal_state import HealState
     from bondwise.run import Run
-    from bondwise.schema import HealOptions
+    from bondwise.schema import EvaluateOptions, HealOptions
 
 
 def run(run: Run) -> HealResult:
@@ -45,28 +54,27 @@ def run(run: Run) -> HealResult:
     started = time.monotonic()
     request = cast("HealRequest", run.request)
     options, output = request.options, Path(request.options.output)
-    if run.ranks.world > 1:
-        raise UserError("Healing runs in one process.", "Start it without torchrun.")
     if (done := published(run, output)) is not None:
         return done
     run.phase(f"Reading {Path(request.model).name}")
     atomic.remove_temporaries(run.checkpoints)
     with CheckpointWriter(output, Path(request.model)) as writer:
-        told = Told(run)
-        store = HealStore(run.checkpoints, options.keep)
+        told, team = Told(run), Team(run)
+        store = HealStore(run.checkpoints, options.keep, team)
+        store.clean()
         made_from, tokenizer = _read(run, options)
-        task = _load(run, options, made_from, tokenizer, told)
+        task = _load(run, options, made_from, tokenizer, told, team)
         before = _evaluate(run, options, task)
-        try:
-            state = Healer(run, options, task, store, told).train()
-        except torch.OutOfMemoryError as failure:
-            levers = "shorter sequences (--length), --recompute, or --distill 0, which needs no original model"
-            raise UserError(f"Not enough memory on {run.device} for a step: {str(failure).splitlines()[0]}", f"Try {levers}.") from failure
+        state = _train(run, options, task, store, told, team)
+        cores = store.best(state.best_step, {name: torch.Size(made_from.source.tensors[name].shape) for name in task.names})
+        del task
+        gc.collect()  # models that were shared out refer to themselves
+        release_freed_memory()
         if code_files(made_from.source.folder, made_from.source.config) != made_from.code:
             raise UserError("The Python files of the model were changed while the run was at work.", "Look at them, then resume the run.")
-        write(run, writer, made_from, task.trained)
-        loaded, difference = verify(run, writer.folder, task.model, made_from.source, task.trained)
-        healed = _measured(run, options, "healed", loaded, task)
+        write(run, writer, made_from, cores)
+        loaded, difference = verify(run, writer.folder, made_from.source, cores)
+        healed = _measure_healed(run, options, made_from, loaded, tokenizer)
         result = HealResult(
             output=str(output),
             stopped=cast("Any", state.stopped),
@@ -89,12 +97,40 @@ def run(run: Run) -> HealResult:
     return result
 
 
+def share(run: Run) -> list[str]:
+    """What a process after the first does of the run (`ranks`): its part of every step. It makes no layers. Raises as `run`."""
+    options = cast("HealRequest", run.request).options
+    told, team = Told(run), Team(run)
+    made_from, tokenizer = _read(run, options)
+    task = _load(run, options, made_from, tokenizer, told, team)
+    _train(run, options, task, HealStore(run.checkpoints, options.keep, team), told, team)
+    return []
+
+
+def _train(run: Run, options: HealOptions, task: Task, store: HealStore, told: Told, team: Team) -> HealState:  # noqa: PLR0917
+    if team.rank == 0:
+        run.ranks.open()
+    try:
+        with team.together():
+            return Healer(run, options, task, store, told, team).train()
+    except torch.OutOfMemoryError as failure:
+        levers = "shorter sequences (--length), --recompute, or --distill 0, which needs no original model"
+        raise UserError(f"Not enough memory on {run.device} for a step: {str(failure).splitlines()[0]}", f"Try {levers}.") from failure
+
+
 # --- before the training -------------------------------------------------------------------------------------------------------------
 
 
 def _read(run: Run, options: HealOptions) -> tuple[Compressed, PreTrainedTokenizerBase]:
     """Checks both folders. Raises UserError where they do not belong together."""
     folder = Path(cast("HealRequest", run.request).model)
+    if options.batch % run.ranks.world:
+        raise UserError(
+            f"{options.batch} sequences in a step cannot be shared by {run.ranks.world} processes.",
+            f"Choose a multiple of {run.ranks.world} (--batch).",
+        )
+    if options.teacher_device is not None and run.ranks.world > 1:
+        raise UserError("Several processes share the original model too, each on its own device.", "Leave the device of the original out.")
     allow_code = run.request.allow_code
     source = open_checkpoint(folder, allow_code=allow_code)
     lineage = read_lineage(folder)
@@ -126,23 +162,55 @@ def _check_teacher(run: Run, source: Checkpoint, folder: Path, tokenizer: PreTra
         )
 
 
-def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreTrainedTokenizerBase, told: Told) -> Task:
+def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreTrainedTokenizerBase, told: Told, team: Team) -> Task:  # noqa: PLR0917
+    """Both models, whole, on the device, or where they are shared out from, and the data."""
     source, allow_code = made_from.source, run.request.allow_code
     run.phase(f"Loading {source.folder.name}")
-    model = load_model(source.folder, device=run.device, allow_code=allow_code)
+    model = _loaded(run, source.folder)
+    choose_attention(model, run.device, options.length)
     trained = choose_trainable(model, source, options.train)
     count = sum(parameter.numel() for parameter in trained.values())
-    check_needs(run, options, made_from, count)
+    if team.rank == 0:
+        check_needs(run, options, made_from, count)
     told.warn(hardly_any(count, sum(parameter.numel() for parameter in model.parameters())))
     run.check_cancelled()
-    data = open_data(run, options, model, tokenizer, made_from.original, told)
+    data = open_data(run, options, model, tokenizer, made_from.original, told, team)
     teacher = None
     if options.distill:
         run.phase(f"Loading {made_from.original.name}")
-        teacher = load_model(made_from.original, device=run.device, allow_code=allow_code)
+        if options.teacher_device is None:
+            teacher = _loaded(run, made_from.original)
+        else:
+            teacher = load_model(made_from.original, device=resolve_device(options.teacher_device), allow_code=allow_code)
+        choose_attention(teacher, str(teacher.device), options.length)
         teacher.requires_grad_(requires_grad=False)
     run.check_cancelled()
-    return Task(source.fingerprint(), model, teacher, tokenizer, trained, data.feed, data.epoch, data.validation)
+    return Task(
+        source=source.fingerprint(),
+        container=map_model(source).container,
+        model=model,
+        teacher=teacher,
+        tokenizer=tokenizer,
+        names=tuple(trained),
+        data=data.feed,
+        kept=_kept(run, options, made_from, told) if options.distill else None,
+        epoch=data.epoch,
+        validation=data.validation,
+    )
+
+
+def _kept(run: Run, options: HealOptions, made_from: Compressed, told: Told) -> TeacherStore | None:
+    if options.teacher_top is None:
+        return None
+    original = open_checkpoint(made_from.original, allow_code=run.request.allow_code)
+    weights = store_key(original, "", 0, run.device, run.check_cancelled)
+    return TeacherStore(teacher_key(weights, options.teacher_top, options.temperature, options.teacher_device or run.device), told.warn)
+
+
+def _loaded(run: Run, folder: Path) -> PreTrainedModel:
+    """A model that several processes share is put together in the host's memory and never whole on one GPU."""
+    where, dtype = (run.device, None) if run.ranks.world == 1 or run.device == "cpu" else ("cpu", "auto")
+    return load_model(folder, device=where, dtype=dtype, allow_code=run.request.allow_code)
 
 
 # --- figures -------------------------------------------------------------------------------------------------------------------------
@@ -156,23 +224,45 @@ def _evaluate(run: Run, options: HealOptions, task: Task) -> dict[str, Evaluatio
         try:
             evaluation = Evaluation.model_validate_json(kept.read_bytes())
         except (FileNotFoundError, ValidationError):
-            evaluation = None if model is None else _measured(run, options, role, model, task)
-            if evaluation is not None:
+            evaluation = None
+            if model is not None and options.evaluate is not None:
+                reference = None if role == "original" else task.teacher
+                # What several processes will share lies in the host's memory until then.
+                waiting = [one for one in (model, reference) if one is not None and run.ranks.world > 1]
+                for one in waiting:
+                    torch.nn.Module.to(one, run.device)
+                evaluation = _measured(run, options.evaluate, role, model, reference, task.tokenizer)
+                for one in waiting:
+                    torch.nn.Module.to(one, "cpu")
                 atomic.write_json(kept, evaluation)
         if evaluation is not None:
             found[role] = evaluation
     return found
 
 
-def _measured(run: Run, options: HealOptions, role: str, model: PreTrainedModel, task: Task) -> Evaluation | None:
+def _measure_healed(
+    run: Run, options: HealOptions, made_from: Compressed, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Evaluation | None:
     if options.evaluate is None:
         return None
+    reference = load_model(made_from.original, device=run.device, allow_code=run.request.allow_code) if options.distill else None
+    return _measured(run, options.evaluate, "healed", model, reference, tokenizer)
+
+
+def _measured(  # noqa: PLR0917
+    run: Run,
+    asked: EvaluateOptions,
+    role: str,
+    model: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Evaluation:
     run.phase(f"Measuring the {role} model")
     found = evaluate(
         model,
-        task.tokenizer,
-        options.evaluate,
-        reference=None if role == "original" else task.teacher,
+        tokenizer,
+        asked,
+        reference=reference,
         seed=run.request.seed,
         progress=lambda done, total: run.progress(done, total, "sequences"),
         check_cancelled=run.check_cancelled,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bondwise.documents import Source
     from bondwise.run import Run
     from bondwise.schema import HealOptions
+    from bondwise.team import Team
     from bondwise.told import Told
 
 OWN_SEQUENCES = 64
@@ -37,7 +38,7 @@ class HealingData(NamedTuple):
 
 
 def open_data(  # noqa: PLR0917
-    run: Run, options: HealOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, original: Path, told: Told
+    run: Run, options: HealOptions, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, original: Path, told: Told, team: Team
 ) -> HealingData:
     """`original` is the folder of the model that writes text where a source is `self`.
 
@@ -48,13 +49,13 @@ def open_data(  # noqa: PLR0917
 
     def opened(data: str) -> Source:
         if data != OWN_TEXT:
-            return open_source(data, encoder, run.check_cancelled)
+            return open_source(data, encoder, team.check_alone)
         asked = CalibrationOptions(data=OWN_TEXT, length=options.length, sequences=OWN_SEQUENCES)
         return own_source(written_text(run, open_checkpoint(original, allow_code=run.request.allow_code), asked, told.warn))
 
     sources = [Weighted(opened(one.data), one.weight) for one in options.data]
     packing = Packing(options.length, encoder.beginning, encoder.padding, together=keeps_documents_apart(model))
-    feed = Feed(sources, packing, seed=run.request.seed)
+    feed = Feed(sources, packing, seed=run.request.seed, rank=team.rank, world=team.world)
     validation = validation_sequences(sources, packing, options.validation_sequences)
     check_fits(model, torch.stack([pack.input_ids for pack in validation]))  # [sequences, length]
     for warning in (*(warning for source, _ in sources for warning in source.warnings()), *encoder.warnings()):

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 
 from bondwise.errors import Cancelled, UserError
 from bondwise.evaluate import greedy_sample
 from bondwise.heal_loss import mixed_loss
+from bondwise.heal_pass import labelled_logits, lower_frozen, precision
 from bondwise.heal_plan import WINDOW, Timing, learning_rate, make_plan, pause, runs_away
 from bondwise.heal_state import HealState
 from bondwise.schema import HealPlanEvent, HealStepEvent, HealValidationEvent
+from bondwise.teacher_logits import likeliest
+from bondwise.team import whole
+from bondwise.trainable import find_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bondwise.heal_state import HealStore
     from bondwise.packing import Feed, FeedState, Packed
     from bondwise.run import Run
     from bondwise.schema import HealOptions
+    from bondwise.teacher_logits import Likeliest, TeacherStore
+    from bondwise.team import Team
     from bondwise.told import Told
+
+
+BETAS = (0.9, 0.95)
+"""Of AdamW. A healing has a few hundred steps, from gradients that fall fast: their squares of long ago say little."""
 
 
 class Task(NamedTuple):
@@ -35,11 +43,16 @@ class Task(NamedTuple):
 
     source: str
     """Fingerprint of the compressed folder."""
+    container: str | None
+    """The path of the blocks."""
     model: PreTrainedModel
     teacher: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase
-    trained: Mapping[str, nn.Parameter]
+    names: Sequence[str]
+    """The tensors that train."""
     data: Feed
+    kept: TeacherStore | None
+    """What the teacher has said before."""
     epoch: int | None
     """Sequences in one, of the first source; None where the data is a stream."""
     validation: Sequence[Packed]
@@ -59,23 +72,34 @@ class _Pace:
 
 
 class Healer:
-    """Trains `task.model` in place. The same options, data and device give the same parameters, however often the run was resumed."""
+    """Trains `task.model` in place. The same options, data and device give the same parameters, however often the run was resumed; another
+    number of processes gives those of the same sums in another order."""
 
-    def __init__(self, run: Run, options: HealOptions, task: Task, store: HealStore, told: Told) -> None:
-        self._run, self._options, self._task, self._store, self._told = run, options, task, store, told
-        for parameter in task.trained.values():
-            # Small changes are lost in bfloat16; on a GPU the rest stays as it is stored, and the products are made in bfloat16.
-            parameter.data = parameter.data.float()
-        fused = run.device.partition(":")[0] in ("cpu", "cuda")
-        self._optimizer = torch.optim.AdamW(
-            list(task.trained.values()), lr=options.learning_rate, weight_decay=options.weight_decay, fused=fused
-        )
-        self._parameters = sum(parameter.numel() for parameter in task.model.parameters())
+    def __init__(self, run: Run, options: HealOptions, task: Task, store: HealStore, told: Told, team: Team) -> None:  # noqa: PLR0917
+        """To be made within `team.together()`."""
+        self._run, self._options, self._task, self._store, self._told, self._team = run, options, task, store, told, team
+        self._counts = tuple(sum(parameter.numel() for parameter in found) for found in (self._trainable(), task.model.parameters()))
+        for parameter in self._trainable():
+            parameter.data = parameter.data.float()  # small changes are lost in bfloat16
         if options.recompute:
             task.model.activation_checkpointing_enable({"use_reentrant": False})
+        # That of a teacher alone may be another one; parts of it are on each process's own.
+        self._teacher_device = run.device if task.teacher is None or team.world > 1 else str(task.teacher.device)
+        for model, device in ((task.model, run.device), (task.teacher, self._teacher_device)):
+            if model is not None:
+                lower_frozen(model, device)
+                team.share_out(model, task.container)
+        self._trained = dict(zip(task.names, self._trainable(), strict=True))
+        fused = run.device.partition(":")[0] in ("cpu", "cuda")
+        self._optimizer = torch.optim.AdamW(
+            list(self._trained.values()), lr=options.learning_rate, betas=BETAS, weight_decay=options.weight_decay, fused=fused
+        )
+
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        return list(find_parameters(self._task.model, self._task.names).values())
 
     def train(self) -> HealState:
-        """Goes on from the last resume point, else begins, and ends with the best parameters in the model.
+        """Goes on from the last resume point, else begins. The best parameters are in the store.
 
         A run that is cancelled is kept whole before Cancelled passes on. Raises UserError when the loss is or becomes no number, or runs
         away, before any validation was better than the first.
@@ -95,18 +119,22 @@ class Healer:
             self._save(state)
             raise
         self._save(state)
-        self._store.load_best(state.best_step, self._task.trained)
         return state
 
     # --- begin and end ---------------------------------------------------------------------------------------------------------------
 
     def _resumed(self) -> HealState | None:
         saved = self._store.latest()
+        if self._team.first(-1.0 if saved is None else saved.state.step)[0] != (-1.0 if saved is None else saved.state.step):
+            raise UserError(
+                f"The processes of this run do not see the same resume points in {self._run.checkpoints}.",
+                "Put the run directory where all machines have it.",
+            )
         if saved is None:
             return None
         if saved.state.source != self._task.source:
             raise UserError("The compressed model was changed since this run began.", "Start a new run.")
-        self._store.load(saved, self._task.trained, self._optimizer)
+        self._store.load(saved, self._trained, self._optimizer)
         self._task.data.resume(cast("FeedState", saved.state.data))
         return saved.state
 
@@ -115,18 +143,17 @@ class Healer:
         self._run.phase("Validating the model before healing")
         teacher_loss, teacher_sample = None, ""
         if task.teacher is not None:
-            teacher_loss, teacher_sample = self._loss(task.teacher), self._sample(task.teacher)
+            teacher_loss, teacher_sample = self._loss(task.teacher, self._teacher_device), self._sample(task.teacher)
         began = time.monotonic()
-        start, sample = self._loss(task.model), self._sample(task.model)
+        start, sample = self._loss(task.model, self._run.device), self._sample(task.model)
         seconds = time.monotonic() - began
         if not math.isfinite(start):
             raise UserError(
                 f"The loss of the compressed model is {start} before any training.", "Its weights overflow: compress it anew, or less."
             )
         self._run.emit(HealValidationEvent, step=0, loss=start, best=True, sample=sample)
-        timing = Timing(self._timed_step(), seconds) if options.minutes is not None else None
-        trained = sum(parameter.numel() for parameter in task.trained.values())
-        plan = make_plan(options, timing=timing, epoch=task.epoch, trained=trained, parameters=self._parameters)
+        timing = Timing(*self._team.first(self._timed_step(), seconds)) if options.minutes is not None else None
+        plan = make_plan(options, timing=timing, epoch=task.epoch, trained=self._counts[0], parameters=self._counts[1])
         state = HealState(
             source=task.source,
             plan=plan,
@@ -135,9 +162,8 @@ class Healer:
             teacher_sample=teacher_sample,
             start_loss=start,
             best_loss=start,
-            lowest=math.inf,
         )
-        self._store.save_best(0, task.trained)
+        self._store.save_best(0, self._trained)
         self._save(state)
         return state
 
@@ -146,7 +172,7 @@ class Healer:
         self._run.phase("Timing a step")
         data = self._task.data
         before = data.state()
-        for packs in ([next(data)], [next(data) for _ in range(self._options.batch)]):
+        for packs in ([next(data)], self._packs()):
             began = time.monotonic()
             self._gradients(packs)
         seconds = time.monotonic() - began
@@ -162,7 +188,7 @@ class Healer:
         state.stopped = "diverged"
 
     def _save(self, state: HealState) -> None:
-        self._store.save(state, self._task.trained, self._optimizer)
+        self._store.save(state, self._trained, self._optimizer)
 
     # --- steps -----------------------------------------------------------------------------------------------------------------------
 
@@ -171,25 +197,34 @@ class Healer:
         saved, pace = time.monotonic(), _Pace()
         while state.stopped is None:
             last = state.step == plan.steps
-            if state.validated < state.step and (last or state.step % plan.validate_every == 0):
+            # Before the first step there is nothing to keep. What one process sees of the clock and the folder counts for all.
+            asked, due = map(
+                bool,
+                self._team.first(
+                    float(state.step > 0 and self._run.asked_to_finish()), float(time.monotonic() - saved > 60 * options.save_minutes)
+                ),
+            )
+            if due:
+                self._save(state)
+                saved = time.monotonic()
+            if state.validated < state.step and (last or asked or state.step % plan.validate_every == 0):
                 self._validate(state)
             if last:
                 state.stopped = "budget"
+            elif asked:
+                state.stopped = "asked"
             elif options.patience is not None and state.worse >= options.patience:
                 state.stopped = "plateau"
             else:
                 self._step(state, pace)
-            if time.monotonic() - saved > 60 * options.save_minutes:
-                self._save(state)
-                saved = time.monotonic()
 
     def _step(self, state: HealState, pace: _Pace) -> None:
         plan, data = state.plan, self._task.data
         torch.manual_seed(self._run.request.seed + state.step)
-        packs = [next(data) for _ in range(self._options.batch)]
+        packs = self._packs()
         try:
             loss, cross_entropy = self._gradients(packs)
-            norm = float(torch.nn.utils.clip_grad_norm_(list(self._task.trained.values()), self._options.clip))
+            norm = float(whole(torch.nn.utils.clip_grad_norm_(list(self._trained.values()), self._options.clip)))
             rate = learning_rate(state.step, plan, self._options.learning_rate)
             where = f"at step {state.step + 1} of {plan.steps} (learning rate {rate:.2g})"
             if not math.isfinite(loss) or not math.isfinite(norm):
@@ -201,46 +236,57 @@ class Healer:
             self._optimizer.zero_grad(set_to_none=True)
         state.losses = [*state.losses, loss][-WINDOW:]
         if len(state.losses) == WINDOW:
-            state.lowest = min(state.lowest, sum(state.losses) / WINDOW)
+            mean = sum(state.losses) / WINDOW
+            state.lowest = mean if state.lowest is None else min(state.lowest, mean)
         state.step += 1
         state.tokens += plan.tokens_per_step
         state.data = dict(data.state())
         self._tell(state, pace, loss=loss, cross_entropy=cross_entropy, gradient=norm, rate=rate)
-        if runs_away(state.losses, state.lowest):
+        if state.lowest is not None and runs_away(state.losses, state.lowest):
             raise _Diverged(f"The loss runs away {where}: {sum(state.losses) / WINDOW:.2f} after {state.lowest:.2f}.")
 
+    def _packs(self) -> list[Packed]:
+        """This process's part of the sequences of a step."""
+        return [next(self._task.data) for _ in range(self._options.batch // self._team.world)]
+
     def _gradients(self, packs: Sequence[Packed]) -> tuple[float, float]:
-        """Adds the gradients of a step; its loss and its cross entropy, nats per labelled token."""
-        options, task = self._options, self._task
-        labelled = sum(int((pack.labels[1:] >= 0).sum()) for pack in packs)
+        """Adds the gradients of a step; its loss and its cross entropy, nats per labelled token of all processes."""
+        options, task, team = self._options, self._task, self._team
+        labelled = team.sums(sum(int((pack.labels[1:] >= 0).sum()) for pack in packs))[0]
         if labelled == 0:
             return 0.0, 0.0
         task.model.train()
         mixed = cross_entropy = 0.0
-        for pack in packs:
-            self._run.check_cancelled()
-            logits, labels = self._logits(task.model, pack)  # [labelled, vocabulary], [labelled]
-            with torch.no_grad():
-                teacher = None if task.teacher is None else self._logits(task.teacher, pack)[0]
+        for at, pack in enumerate(packs, start=1):
+            team.check()
+            team.exchange_gradients(task.model, at == len(packs))
+            logits, labels = labelled_logits(task.model, pack, self._run.device)  # [labelled, vocabulary], [labelled]
+            teacher = self._expected(pack)
             losses = mixed_loss(logits, labels, teacher, distill=options.distill, temperature=options.temperature)
-            (losses.mixed / labelled).backward()
+            # Gradients are averaged over the processes.
+            (losses.mixed * team.world / labelled).backward()
             mixed += float(losses.mixed.detach())
             cross_entropy += float(losses.cross_entropy)
+        mixed, cross_entropy = team.sums(mixed, cross_entropy)
         return mixed / labelled, cross_entropy / labelled
 
-    def _logits(self, model: PreTrainedModel, pack: Packed) -> tuple[Tensor, Tensor]:
-        """Logits [labelled, vocabulary] where a label follows, and those labels [labelled]."""
-        device = self._run.device
-        with self._precision():
-            logits = cast("Any", model)(
-                input_ids=pack.input_ids[None].to(device), position_ids=pack.position_ids[None].to(device), use_cache=False
-            ).logits[0]  # [length, vocabulary]
-        labels = pack.labels[1:].to(device)
-        labelled = labels >= 0
-        return logits[:-1][labelled], labels[labelled]
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        return torch.autocast("cuda", torch.bfloat16) if self._run.device.startswith("cuda") else nullcontext()
+    @torch.no_grad()
+    def _expected(self, pack: Packed) -> Tensor | Likeliest | None:
+        """What the original says where a label follows, on the model's device."""
+        teacher, kept, options = self._task.teacher, self._task.kept, self._options
+        if teacher is None:
+            return None
+        found = None if kept is None else kept.read(pack)
+        # Parts of the teacher are on every process: all ask it, or none.
+        if kept is not None and not self._team.sums(float(found is None))[0]:
+            return found
+        logits = labelled_logits(teacher, pack, self._teacher_device)[0]
+        if kept is None or options.teacher_top is None:
+            return logits.to(self._run.device)
+        if found is None:
+            found = likeliest(logits, options.teacher_top, options.temperature)
+            kept.write(pack, found)
+        return found
 
     def _tell(self, state: HealState, pace: _Pace, *, loss: float, cross_entropy: float, gradient: float, rate: float) -> None:
         plan = state.plan
@@ -258,7 +304,7 @@ class Healer:
             gradient=pace.gradient / pace.steps,
             learning_rate=rate,
             tokens_per_second=pace.steps * plan.tokens_per_step / max(now - pace.since, 1e-9),
-            memory=_memory_used(self._run.device),
+            memory={self._run.device: _memory_used(self._run.device)},
         )
         pace.since, pace.steps = now, 0
         pace.loss = pace.cross_entropy = pace.gradient = 0.0
@@ -266,13 +312,13 @@ class Healer:
     # --- validation ------------------------------------------------------------------------------------------------------------------
 
     def _validate(self, state: HealState) -> None:
-        loss = self._loss(self._task.model)
+        loss = self._loss(self._task.model, self._run.device)
         if not math.isfinite(loss):
             raise _Diverged(f"The validation loss is {loss} after step {state.step} of {state.plan.steps}.")
         sample = self._sample(self._task.model)
         better = loss < state.best_loss
         if better:
-            self._store.save_best(state.step, self._task.trained)
+            self._store.save_best(state.step, self._trained)
             state.best_loss, state.best_step, state.worse = loss, state.step, 0
         else:
             state.worse += 1
@@ -280,21 +326,26 @@ class Healer:
         self._run.emit(HealValidationEvent, step=state.step, loss=loss, best=better, sample=sample)
 
     @torch.no_grad()
-    def _loss(self, model: PreTrainedModel) -> float:
-        """Cross entropy on the validation sequences, nats per token."""
+    def _loss(self, model: PreTrainedModel, device: str) -> float:
+        """Cross entropy on the validation sequences, nats per token; each process takes its part of them."""
         model.eval()
+        packs, team = self._task.validation, self._team
         total, tokens = 0.0, 0
-        for pack in self._task.validation:
-            self._run.check_cancelled()
-            logits, labels = self._logits(model, pack)
-            total += float(mixed_loss(logits, labels, None, distill=0).cross_entropy)
-            tokens += len(labels)
+        for turn in range(0, len(packs), team.world):
+            team.check()
+            # Where they do not come out even some take one again that another has too: all must go through the model equally often.
+            logits, labels = labelled_logits(model, packs[min(turn + team.rank, len(packs) - 1)], device)
+            if turn + team.rank < len(packs):
+                total += float(mixed_loss(logits, labels, None, distill=0).cross_entropy)
+                tokens += len(labels)
+        total, tokens = team.sums(total, tokens)
         return total / tokens
 
     def _sample(self, model: PreTrainedModel) -> str:
         model.eval()
-        with self._precision():
-            return greedy_sample(model, self._task.tokenizer, self._options.prompt, self._options.sample_tokens, self._run.check_cancelled)
+        options, team = self._options, self._team
+        with precision(str(model.device)):
+            return greedy_sample(model, self._task.tokenizer, options.prompt, options.sample_tokens, team.check, in_step=team.world > 1)
 
 
 def _memory_used(device: str) -> int:

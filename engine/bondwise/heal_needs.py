@@ -27,8 +27,10 @@ MASTER = 4
 
 
 class HealNeeds(NamedTuple):
-    """Bytes."""
+    """Bytes; on GPUs of one process, on CPUs, which have one memory, of all."""
 
+    models: int
+    """Beside what is in memory: of several processes their parts or copies of the model, as each loads it."""
     optimizer: int
     """Gradients and moments of what trains."""
     activations: int
@@ -47,14 +49,18 @@ def heal_needs(run: Run, options: HealOptions, made_from: Compressed, trained: i
     item, vocabulary = item_bytes(source, run.device), vocabulary_size(run, source)
     layers = map_model(source).layers
     activations = _activations(layers, options, vocabulary=vocabulary, item=item)
+    world = run.ranks.world
+    # Of a GPU each process has its own, with its part of everything; the memory of a machine holds what each has loaded.
+    parts, times = (1, world) if run.device == "cpu" else (world, 1)
     teacher = 0
-    if options.distill:
+    if options.distill and options.teacher_device in (None, run.device):
         original = open_checkpoint(made_from.original, allow_code=run.request.allow_code)
-        teacher = item * (original.parameters + 2 * options.length * vocabulary)
+        teacher = item * (original.parameters // parts + 2 * options.length * vocabulary)
     return HealNeeds(
-        optimizer=trained * (OPTIMIZER + (MASTER if item < MASTER else 0)),
-        activations=activations,
-        teacher=teacher,
+        models=0 if world == 1 else item * source.parameters * max(times - 1, 1) // parts,
+        optimizer=trained * (OPTIMIZER + (MASTER if item < MASTER else 0)) // parts,
+        activations=activations * times,
+        teacher=teacher * times,
         # One more of each while it is written; the best cores beside those that resume points go back to.
         scratch=trained * ((options.keep + 1) * OPTIMIZER + (options.keep + 2) * MASTER),
         output=source.bytes + companion_bytes(source),
@@ -68,8 +74,8 @@ def check_needs(run: Run, options: HealOptions, made_from: Compressed, trained: 
     """
     source, needs = made_from.source, heal_needs(run, options, made_from, trained)
     loaded = item_bytes(source, run.device) * source.parameters
-    memory, free = needs.optimizer + needs.activations + needs.teacher, device_memory(run.device).free
-    present = sum(path.stat().st_size for path in run.checkpoints.glob("*.safetensors"))
+    memory, free = needs.models + needs.optimizer + needs.activations + needs.teacher, device_memory(run.device).free
+    present = sum(path.stat().st_size for path in run.checkpoints.rglob("*.safetensors"))
     disk, disk_free = needs.output + max(needs.scratch - present, 0), _least_free(options, run)
     run.emit(
         EstimateEvent,
@@ -88,6 +94,7 @@ def check_needs(run: Run, options: HealOptions, made_from: Compressed, trained: 
                 needs.activations,
                 "choose shorter ones (--length)" if options.recompute else "choose --recompute",
             ),
+            "the model in the other processes": (needs.models, "start fewer"),
             "the original model": (needs.teacher, "train without it (--distill 0)"),
         }
         what, (size, lever) = max(parts.items(), key=lambda part: part[1][0])

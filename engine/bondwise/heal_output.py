@@ -19,6 +19,7 @@ from bondwise.loading import load_model
 from bondwise.preparation import CHECK_TOKENS
 from bondwise.schema import Healing, HealResult, Lineage, VerifiedEvent
 from bondwise.tensorize import TOLERANCE, portable
+from bondwise.trainable import find_parameters
 from bondwise.trust import OWN_MODULE
 from bondwise.writing import LINEAGE_FILE, CheckpointWriter, PlannedTensor, Replacement
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from bondwise.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ def read_lineage(folder: Path) -> Lineage:
         ) from None
 
 
-def write(run: Run, writer: CheckpointWriter, made_from: Compressed, trained: Mapping[str, nn.Parameter]) -> None:
+def write(run: Run, writer: CheckpointWriter, made_from: Compressed, trained: Mapping[str, Tensor]) -> None:
     """Everything but the lineage: the trained tensors in the dtypes of the folder, all others byte for byte."""
     run.phase("Writing the healed model")
     source = made_from.source
@@ -66,10 +67,10 @@ def write(run: Run, writer: CheckpointWriter, made_from: Compressed, trained: Ma
         run.check_cancelled()
         run.progress(round(done / 1e6, 1), round(total / 1e6, 1), "MB")
 
-    def replaced(name: str, parameter: nn.Parameter) -> Replacement:
+    def replaced(name: str, tensor: Tensor) -> Replacement:
         entry = source.tensors[name]
         planned = PlannedTensor(name, entry.dtype, entry.shape)
-        return Replacement((name,), (planned,), lambda: iter([parameter.detach().to(torch_dtype(entry))]))
+        return Replacement((name,), (planned,), lambda: iter([tensor.to(torch_dtype(entry))]))
 
     writer.write_weights(source, [replaced(*one) for one in trained.items()], step)
     writer.copy_companions(source.folder)
@@ -80,20 +81,14 @@ def write(run: Run, writer: CheckpointWriter, made_from: Compressed, trained: Ma
 
 
 @torch.no_grad()
-def verify(
-    run: Run, folder: Path, model: PreTrainedModel, source: Checkpoint, trained: Mapping[str, nn.Parameter]
-) -> tuple[PreTrainedModel, float]:
-    """Loads the written folder: that model, and how far its log-probabilities are from those of `model`, nats.
-
-    `model` has its trained parameters rounded to what the folder can hold. Raises UserError above `TOLERANCE`: then the folder must not
-    appear.
+def verify(run: Run, folder: Path, source: Checkpoint, trained: Mapping[str, Tensor]) -> tuple[PreTrainedModel, float]:
+    """Loads the written folder: that model, and how far its log-probabilities are from those of the compressed one with the trained
+    parameters, rounded to what the folder can hold, in nats. Raises UserError above `TOLERANCE`: then the folder must not appear.
     """
     run.phase("Checking the written model")
-    for name, parameter in trained.items():
-        rounded = parameter.to(torch_dtype(source.tensors[name]))
-        # On a CPU all is computed in float32, elsewhere in the folder's own dtype, as it is loaded.
-        parameter.data = rounded.to(torch.float32) if run.device == "cpu" else rounded
-    loaded = load_model(folder, device=run.device, allow_code=run.request.allow_code)
+    model, loaded = (load_model(one, device=run.device, allow_code=run.request.allow_code) for one in (source.folder, folder))
+    for name, parameter in find_parameters(model, tuple(trained)).items():
+        parameter.copy_(trained[name].to(torch_dtype(source.tensors[name])))
     vocabulary: int = cast("Any", model.get_input_embeddings()).weight.shape[0]
     ids = torch.randint(vocabulary, (1, CHECK_TOKENS), generator=torch.Generator().manual_seed(run.request.seed)).to(run.device)
     expected, found = (_log_probs(one, ids) for one in (model, loaded))

@@ -21,6 +21,10 @@ EVENTS = 300
 """Told steps by the time that the run has gone on for, whatever that is: the pause between two is its part of it, and a second at least."""
 
 
+VALIDATING = 0.1
+"""Largest part of a budget in minutes that goes into validations, unless one alone takes more."""
+
+
 class Timing(NamedTuple):
     """Seconds."""
 
@@ -33,9 +37,10 @@ def make_plan(options: HealOptions, *, timing: Timing | None, epoch: int | None,
 
     Raises UserError where the budget does not suffice for one step, or the data has no known end.
     """
-    tokens_per_step = options.batch * options.length
+    tokens_per_step, validations = options.batch * options.length, options.validations
     if options.minutes is not None and timing is not None:
-        seconds = 60 * options.minutes - options.validations * timing.validation
+        validations = max(min(validations, math.floor(VALIDATING * 60 * options.minutes / timing.validation)), 1)
+        seconds = 60 * options.minutes - validations * timing.validation
         steps = max(seconds / timing.step, 0)
         if steps < 1:
             raise UserError(
@@ -53,7 +58,7 @@ def make_plan(options: HealOptions, *, timing: Timing | None, epoch: int | None,
     return HealPlan(
         steps=steps,
         warmup_steps=math.ceil(options.warmup * steps),
-        validate_every=max(math.ceil(steps / options.validations), 1),
+        validate_every=max(math.ceil(steps / validations), 1),
         tokens_per_step=tokens_per_step,
         trained=trained,
         parameters=parameters,

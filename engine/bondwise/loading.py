@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from bondwise.checkpoint import Checkpoint, open_checkpoint
 from bondwise.device import device_memory
@@ -27,21 +27,21 @@ def load_model(
     folder: Path,
     *,
     device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     allow_code: bool = False,
     quantization: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The whole model of `folder` on `device`, in evaluation mode.
 
     `quantization` is a section `quantization_config` of bitsandbytes, by which transformers then quantizes the model while it is read.
-    `dtype` None means float32 on the CPU (where bf16 is slow) and elsewhere the checkpoint's own. Raises UserError as `open_checkpoint`,
+    `dtype` None means float32 on the CPU and elsewhere the checkpoint's own, as `auto` does. Raises UserError as `open_checkpoint`,
     and when the memory does not suffice or a weight is missing, left over or of another shape than the model's class expects.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     checkpoint = open_checkpoint(folder, allow_code=allow_code)
-    dtype = dtype or (torch.float32 if device == "cpu" else None)
+    dtype = None if dtype == "auto" else dtype or (torch.float32 if device == "cpu" else None)
     _check_memory(checkpoint, device, dtype)
     config, options = load_config(checkpoint, allow_code=allow_code)
     section = quantization or checkpoint.config.get("quantization_config")

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
+import torch
+
 from bondwise.checkpoint import check_finite
 from bondwise.errors import UserError
 from bondwise.evaluate import _exp
@@ -23,9 +25,10 @@ from bondwise.replay import Replay, is_transposed, layer_module
 from bondwise.schema import BaselineEvent, Cell, CellEvent, Figure
 from bondwise.terminal import duration
 from bondwise.truncations import Truncations
+from bondwise.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from bondwise.profile_places import Place, Size
     from bondwise.run import Run
     from bondwise.schema import ProfileOptions
+    from bondwise.streaming import StreamedModel
     from bondwise.told import Told
 
 BATCH = {"cpu": 1}
@@ -58,9 +62,13 @@ class Work:
     container: str | None
     budgets: Budgets
     told: Told
+    streamed: StreamedModel | None = None
+    """Of the model, where its blocks have weights only one at a time."""
 
     def weight(self, layer: Layer) -> Tensor:
-        """The dense weight [out, in], in the model's memory. Raises UserError when it is not finite."""
+        """The dense weight [out, in], in the model's memory or read for this. Raises UserError when it is not finite."""
+        if self.streamed is not None:
+            return self.streamed.weight(layer)
         module = layer_module(self.model, layer)
         weight = cast("Tensor", module.weight).detach()
         check_finite(layer.tensors[0], weight)
@@ -97,8 +105,21 @@ class Work:
 
 def measure_baseline(work: Work) -> None:
     """The figures of the original model alone."""
-    if "loss" not in work.book.baseline:
-        _references(work, Replay(work.model, None, work.ids, (), budget=0), keep=False)
+    if "loss" in work.book.baseline:
+        return
+    if work.streamed is None:
+        _references(work, Replay(work.model, None, work.ids, (), budget=0).original, keep=False)
+        return
+    work.run.phase("Measuring the original model")
+    walk = Walk(work.streamed, work.ids)
+    states = walk.start
+    for block in range(len(walk.blocks)):
+        with walk.filled(block), torch.no_grad():
+            for number, state in enumerate(states):
+                work.run.check_cancelled()
+                states[number] = walk.step(block, state)
+        work.run.progress(block + 1, len(walk.blocks), "blocks")
+    _references(work, lambda number: walk.leave(number, states[number]), keep=False)
 
 
 def measure(work: Work, places: Sequence[Place]) -> None:
@@ -111,7 +132,7 @@ def measure(work: Work, places: Sequence[Place]) -> None:
         return
     blocks = {place.layer.block for place, _ in todo}
     replay = Replay(work.model, work.container, work.ids, blocks, budget=work.budgets.states)
-    references, seconds = _references(work, replay, keep=work.budgets.probabilities)
+    references, seconds = _references(work, replay.original, keep=work.budgets.probabilities)
     if not replay.reuses:
         work.told.warn("Hidden states cannot be reused in this model: every cell passes through all of it.")
     decomposed = Decomposed(work, places)
@@ -131,15 +152,16 @@ def measure(work: Work, places: Sequence[Place]) -> None:
             work.run.progress(total - left, total, "cells")
 
 
-def _references(work: Work, replay: Replay, *, keep: bool) -> tuple[list[Reference], float]:
-    """What the original says of each sequence, and the seconds that one takes."""
+@torch.no_grad()
+def _references(work: Work, original: Callable[[int], Tensor], *, keep: bool) -> tuple[list[Reference], float]:
+    """What the original says of each sequence, and the seconds that one takes. `original` gives its logits [length, vocabulary]."""
     work.run.phase("Measuring the original model")
     found: list[Reference] = []
     seconds: list[float] = []
     for number, sequence in enumerate(work.ids):
         work.run.check_cancelled()
         begun = time.perf_counter()
-        found.append(reference(replay.original(number), sequence, keep=keep))
+        found.append(reference(original(number), sequence, keep=keep))
         seconds.append(time.perf_counter() - begun)
         work.run.progress(len(found), len(work.ids), "sequences")
     loss = math.fsum(float(one.losses.double().mean()) for one in found) / len(found)

@@ -142,8 +142,8 @@ def _methods(layers: Sequence[LayerFigures], calibration: CalibrationOptions | N
     used: list[Method] = [method for method in METHODS if any(layer.method == method for layer in layers)]
     lines = [f"{_counted(layers, method)} {METHODS[method]}." for method in used]
     if calibration is not None and used != ["plain"]:
-        source = _code(calibration.data.rpartition("/")[2])
-        source = "written by the model itself" if calibration.data == OWN_TEXT else source
+        texts = [calibration.data, *(one.data for one in calibration.also)]
+        source = " and ".join("written by the model itself" if text == OWN_TEXT else _code(text.rpartition("/")[2]) for text in texts)
         lines.append(f"Calibration text: {source}, {calibration.sequences:,} sequences of {calibration.length:,} tokens.")
     if (stability := stability_text(layer.held_out for layer in layers)) is not None:
         lines.append(stability)

@@ -154,8 +154,10 @@ class MPOLinear(nn.Module):
             x = F.pad(x, (0, self._padding))
         if self._chain_is_plain:
             x = self.cores[0](x)
+            trains = torch.is_grad_enabled() and self._weights_are_plain() and any(core.weight.requires_grad for core in self.cores)
             for k, core in enumerate(self.cores[1:], 1):
-                x = torch.cat([x, core(x)], -1).index_select(-1, self._order(k))
+                # Where it trains the rows of the map are put in order, once, and not the outputs of every token, there and back.
+                x = F.linear(x, self._rows(k)) if trains else torch.cat([x, core(x)], -1).index_select(-1, self._order(k))
             return x[..., : self.out_features]
         flat = x.reshape(tokens, x.shape[-1])  # [tokens, in]
         maps = [self.cores[0], *(functools.partial(F.linear, weight=self._as_map(k, x)) for k in range(1, len(self.cores)))]
@@ -180,6 +182,11 @@ class MPOLinear(nn.Module):
             x = core(x.reshape(tokens, outer, rest, bond * i))  # [tokens, outer, rest, o·r]
             made, bond = o, r
         return x.reshape(tokens, outer * made)
+
+    def _rows(self, k: int) -> Tensor:
+        """[1; C] in the order of the columns of the unfolding: core k as a linear map where nothing is rearranged between cores, k ≥ 1."""
+        rest = _tensor(self.cores[k].weight)
+        return torch.cat([torch.eye(rest.shape[1], device=rest.device, dtype=rest.dtype), rest]).index_select(0, self._order(k))
 
     def _as_map(self, k: int, like: Tensor) -> Tensor:
         """Core k as a linear map [out_k·r_k, r_{k-1}·in_k], k ≥ 1."""

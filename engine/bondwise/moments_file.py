@@ -15,20 +15,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from bondwise import atomic
-from bondwise.calibrate import Half, Moments
+from bondwise.kept import make_room
+from bondwise.moments import Half, Moments
 from bondwise.queue import bondwise_home
 from bondwise.trust import code_files
-from bondwise.writing import free_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from torch import Tensor
 
@@ -37,8 +35,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised when the same model and text would give other moments, or the files are laid out in another way."""
-SHARE, LARGEST = 0.2, 20 * 10**9
-"""All moments together take at most this part of the disk that they and free space share, and at most so many bytes."""
 ABANDONED = 3600.0
 """Seconds after which an unfinished file is of a process that was killed."""
 PIECE = 8 << 20
@@ -69,8 +65,7 @@ class MomentStore:
     def __init__(self, key: str, warn: Callable[[str], None]) -> None:
         self._key = key
         self._warn = warn
-        self._root = bondwise_home() / "moments"
-        self.folder = self._root / key
+        self.folder = bondwise_home() / "moments" / key
         with suppress(FileNotFoundError):
             os.utime(self.folder)
         for left in self.folder.glob(".*"):
@@ -112,13 +107,13 @@ class MomentStore:
 
     def write_text(self, ids: Tensor) -> None:
         """Keeps token ids [sequences, length] int64, where there is room."""
-        if self._make_room(ids.nbytes + HEADER):
+        if make_room(self.folder, ids.nbytes + HEADER):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._save("text.moments", "text", {"ids": ids}, {})
 
     def write(self, found: Mapping[str, Moments]) -> None:
         """Keeps the moments of layers, by name, as far as there is room; what is there already of those layers is replaced."""
-        if not self._make_room(_stored_bytes(found.values())):
+        if not make_room(self.folder, _stored_bytes(found.values())):
             self._warn(
                 "What the calibration text says of the model is not kept: the disk is too full. Another run will read the text again."
             )
@@ -177,20 +172,6 @@ class MomentStore:
             return None
         return load(data), metadata
 
-    def _make_room(self, wanted: int) -> bool:
-        """Whether `wanted` more bytes may be kept here, after the folders that were used longest ago are gone as far as needed."""
-        used = {folder: _folder_bytes(folder) for folder in (self._root.iterdir() if self._root.is_dir() else ())}
-        bound = min(LARGEST, int(SHARE * (free_bytes(self._root) + sum(used.values()))))
-        own = used.pop(self.folder, 0)
-        if own + wanted > bound:
-            return False
-        for folder in sorted(used, key=_last_use):
-            if own + wanted + sum(used.values()) <= bound:
-                break
-            shutil.rmtree(folder, ignore_errors=True)
-            del used[folder]
-        return True
-
 
 # --- pure --------------------------------------------------------------------------------------------------------------------------
 
@@ -230,18 +211,3 @@ def _stored_bytes(found: Iterable[Moments]) -> int:
 def _file_name(layer: str) -> str:
     """Unique whatever of the name may stand in a file's."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', layer)[:120]}-{hashlib.sha256(layer.encode()).hexdigest()[:8]}"
-
-
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.glob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total
-
-
-def _last_use(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

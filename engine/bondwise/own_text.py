@@ -9,6 +9,7 @@ import torch
 
 from bondwise.calibrate import labels_at
 from bondwise.device import device_memory
+from bondwise.errors import UserError
 from bondwise.evaluate import check_fits
 from bondwise.loading import load_model, load_tokenizer
 from bondwise.memory import release_freed_memory
@@ -28,15 +29,23 @@ BATCH = 16
 """Sequences that are written together, where the memory holds the keys and values of so many."""
 
 
-def written_text(run: Run, source: Checkpoint, options: CalibrationOptions, warn: Callable[[str], None]) -> Tensor:
+def written_text(run: Run, source: Checkpoint, options: CalibrationOptions, warn: Callable[[str], None], *, fits: bool = True) -> Tensor:
     """Token ids [sequences, length] int64 of text that the model writes itself; kept with its moments, so written once.
 
-    Raises UserError as `load_model`, and where the model takes no sequences of that length.
+    Raises UserError as `load_model`, where the model takes no sequences of that length, and where it does not fit in memory (`fits`) and
+    no such text is kept: token after token all of its weights would be read.
     """
     what = f"its own {options.sequences}×{options.length}"
     store = MomentStore(store_key(source, what, run.request.seed, run.device, run.check_cancelled), warn)
     if (kept := store.read_text()) is not None:
         return kept
+    if not fits:
+        batches = -(-options.sequences // BATCH)
+        raise UserError(
+            f"{source.folder.name} does not fit in memory, so it cannot write its calibration text: {options.length} tokens, one after "
+            f"another, would read {batches * options.length * source.bytes / 1e9:,.0f} GB of weights.",
+            "Name a text (--calibration FILE or `builtin`), or use a machine whose memory holds the model.",
+        )
     run.phase(f"Loading {source.folder.name}")
     allow_code: bool = run.request.allow_code
     model = load_model(source.folder, device=run.device, allow_code=allow_code)

@@ -64,7 +64,7 @@ def write_plan(path: Path, plan: PlanFile) -> None:
 def to_text(plan: PlanFile) -> str:
     """A plan as a person would lay it out: one line for a rule."""
     fields = plan.model_dump(by_alias=True, exclude_none=True, exclude={"tensorize", "quantize"})
-    last = {key: fields.pop(key) for key in ("calibration", "refit", "evaluate") if key in fields}
+    last = {key: fields.pop(key) for key in ("calibration", "refit", "heal", "evaluate") if key in fields}
     head = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in fields.items()]
     rules = ",\n".join(f"    {_rule(rule)}" for rule in (*plan.tensorize, *plan.quantize))
     tail = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in last.items()]
@@ -98,9 +98,33 @@ def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
         options["refit"] = plan.refit
     for key, text in (("calibration", plan.calibration), ("evaluate", plan.evaluate)):
         if text is not None:
-            is_file = text.data.endswith((".txt", ".jsonl"))
-            options[key] = {**text.model_dump(), "data": _absolute(text.data, folder) if is_file else text.data}
+            options[key] = _with_files(text.model_dump(), folder)
     return _absolute(plan.model, folder), options
+
+
+def _with_files(text: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A text as options, and those beside it, with absolute files."""
+    found = text | {"data": _absolute(text["data"], folder)} if _is_file(text["data"]) else text
+    return found | ({"also": [_with_files(one, folder) for one in text["also"]]} if "also" in text else {})
+
+
+def heal_options(path: Path, plan: PlanFile) -> dict[str, Any] | None:
+    """The options of the run that heals what `run_options` makes, paths taken from the plan's folder; None where the plan has no `heal`."""
+    if plan.heal is None:
+        return None
+    folder, heal = path.parent, plan.heal
+    options = heal.model_dump(exclude_none=True, exclude_defaults=True)
+    options["data"] = [_with_files(one.model_dump(), folder) for one in heal.data]
+    if heal.teacher is not None:
+        options["teacher"] = _absolute(heal.teacher, folder)
+    options["output"] = _absolute(heal.output or f"{plan.output}-healed", folder)
+    if plan.evaluate is not None:
+        options["evaluate"] = run_options(path, plan)[1]["evaluate"]
+    return options
+
+
+def _is_file(data: str) -> bool:
+    return data.endswith((".txt", ".jsonl"))
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from bondwise import atomic
+from bondwise.calibration_text import CalibrationText
 from bondwise.checkpoint import Checkpoint, open_checkpoint
 from bondwise.compress import Asked, compress_share
+from bondwise.errors import UserError
 from bondwise.estimate import Needs, check_disk, check_memory, estimate
 from bondwise.loading import load_config, load_tokenizer
 from bondwise.modelmap import map_model
 from bondwise.own_text import written_text
 from bondwise.resolve import check_model, not_smaller, refits, resolve, slower
 from bondwise.schema import EstimateEvent, EvaluateOptions, TensorizeRequest
-from bondwise.text import OWN_TEXT, token_sequences
+from bondwise.text import fingerprint, token_sequences
 from bondwise.told import Told
 from bondwise.trust import code_files
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from bondwise.run import Run
     from bondwise.schema import CalibrationOptions
 
+BEGUN = "begun.json"
+"""Among the resume points: what they are of."""
 CHECK_TOKENS = 32
 """Random tokens put through the written model and through the base architecture with the dense product of the same cores."""
 
@@ -55,12 +61,13 @@ def prepare(run: Run, told: Told) -> Prepared:
     check_model(source, choices, allow_code=request.allow_code)
     tokenizer = None if options.evaluate is None else check_text(run, folder, options.evaluate)
     calibrated = any(choice.method != "plain" for choice in choices)
-    written = calibrated and options.calibration.data == OWN_TEXT
-    ids = calibration_text(run, folder, options.calibration) if calibrated and not written else None
+    text = calibration_text(run, folder, options.calibration) if calibrated else None
     needs = _check_needs(run, source, choices)
     run.check_cancelled()
-    if written:
-        ids = written_text(run, source, options.calibration, told.warn)
+    fits = needs.reading.way == "whole"
+    ids = None if text is None else text.ids(lambda own: written_text(run, source, own, told.warn, fits=fits))
+    if run.ranks.rank == 0:
+        _check_as_begun(run, source, ids)
     return Prepared(source, Asked(model_map, choices, refitted, ids, needs.reading), code, needs, tokenizer)
 
 
@@ -71,6 +78,24 @@ def share(run: Run) -> list[str]:
     return compress_share(run, prepared.source, prepared.asked, told)
 
 
+def _check_as_begun(run: Run, source: Checkpoint, ids: Tensor | None) -> None:
+    """Raises UserError where finished layers are of other weights or of another text: half a model of each would be worth nothing."""
+    weights = {shard.name: [shard.path.stat().st_size, shard.path.stat().st_mtime_ns] for shard in source.shards}
+    now: dict[str, Any] = {"model": source.fingerprint(), "weights": weights, "text": "" if ids is None else fingerprint(ids)}
+    path = run.checkpoints / BEGUN
+    if not path.exists():
+        atomic.write_json(path, now)
+        return
+    begun = json.loads(path.read_bytes())
+    if begun == now:
+        return
+    changed = "The calibration text" if begun["text"] != now["text"] else f"The model in {source.folder}"
+    raise UserError(
+        f"{changed} was changed since this run was begun, and its finished layers are of what it was.",
+        "Bring back the files as they were, or start a new run.",
+    )
+
+
 def check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
     """The tokenizer, after the text was found long enough: better told now than after an hour."""
     tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
@@ -78,12 +103,9 @@ def check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTo
     return tokenizer
 
 
-def calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> Tensor:
-    """Token ids [sequences, length] int64. Raises UserError where the text is too short."""
-    tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
-    return token_sequences(
-        tokenizer, options.data, "calibration", length=options.length, sequences=options.sequences, seed=run.request.seed
-    )
+def calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> CalibrationText:
+    """Raises UserError where a text cannot be read or is too short."""
+    return CalibrationText(load_tokenizer(folder, allow_code=run.request.allow_code), options, run.request.seed)
 
 
 def _check_needs(run: Run, source: Checkpoint, choices: list[Choice]) -> Needs:

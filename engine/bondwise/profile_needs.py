@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bondwise.device import device_memory
 from bondwise.errors import UserError
-from bondwise.estimate import LAYER_COPIES, backward_bytes, item_bytes, moment_bytes
+from bondwise.estimate import LAYER_COPIES, Reading, backward_bytes, block_calibration, item_bytes, moment_bytes, sizes_of
 from bondwise.loading import load_config
 from bondwise.modelmap import map_model
 from bondwise.terminal import size
+from bondwise.text import calibration_sequences
 from bondwise.writing import free_bytes
 
 if TYPE_CHECKING:
@@ -43,10 +44,14 @@ class Budgets(NamedTuple):
     memory_available: int
     disk: int
     disk_available: int
+    reading: Reading = Reading("whole")
 
 
 def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budgets:
-    """Raises UserError when the memory holds not even one pass forward and backward, or the disk not the file."""
+    """Raises UserError when the memory holds not even one pass forward and backward, or the disk not the file.
+
+    A model that the memory does not hold is read block by block where nothing is measured.
+    """
     options = cast("ProfileRequest", run.request).options
     config, _ = load_config(source, allow_code=run.request.allow_code)
     text: Any = config.get_text_config()
@@ -56,18 +61,36 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
     shapes = [place.layer.shape for place in places]
     moments = [moment_bytes(out, into) for out, into in shapes]
     largest = max(math.prod(shape) for shape in shapes)
-    model_and_pass = backward_bytes(source, map_model(source).layers, length=length, vocabulary=vocabulary, item=item)
+    layers = map_model(source).layers
+    model_and_pass = backward_bytes(source, layers, length=length, vocabulary=vocabulary, item=item)
     fixed = model_and_pass + max(*moments, 8 * LAYER_COPIES * largest)
     free = device_memory(run.device).free
-    if fixed > free:
-        raise UserError(
-            f"Not enough memory on {run.device}: a pass forward and backward over {length} tokens takes about {size(fixed)}, "
-            f"{size(free)} are free.",
-            "Choose a shorter --length, close other programs, or use another device.",
+    measured = options.mode == "measured"
+    if fixed > free and not measured:
+        found = block_calibration(
+            layers,
+            sizes_of(source),
+            length=length,
+            tokens=calibration_sequences(sequences) * length,
+            vocabulary=vocabulary,
+            item=item,
+            device=run.device,
+            decompose=8 * LAYER_COPIES * largest,
+            moments=max(moments),
+            gradients=True,
         )
+        if found.memory > free:
+            raise _no_room(run.device, "one block at a time", length, found.memory, free)
+        disk = found.disk + 2 * CURVE_BYTES * len(places)
+        if disk > (disk_free := free_bytes(run.checkpoints)):
+            raise UserError(
+                f"The disk is too small: {size(disk)} are needed where {run.checkpoints} lies, {size(disk_free)} are free.", "Make room."
+            )
+        return Budgets(0, 0, 0, 0, False, found.memory, free, disk, disk_free, found.reading)
+    if fixed > free:
+        raise _no_room(run.device, "with the whole model, as measuring needs it", length, fixed, free)
     room = free - fixed
     each = room // 4
-    measured = options.mode == "measured"
     states = len({place.layer.block for place in places}) * sequences * length * hidden * item if measured else 0
     gradients = sequences * sum(4 * out * into for out, into in shapes) if measured else 0
     cores = sum(4 * max((one.parameters for one in place.sizes), default=0) for place in places) if measured else 0
@@ -82,3 +105,12 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
             f"The disk is too small: {size(2 * disk)} are needed where {output} lies, {size(disk_free)} are free.", "Make room."
         )
     return Budgets(room, states, gradients, cores, keeps, fixed + used, free, 2 * disk, disk_free)
+
+
+def _no_room(device: str, how: str, length: int, needed: int, free: int) -> UserError:
+    lever = "Choose a shorter --length, close other programs, or use another device"
+    return UserError(
+        f"Not enough memory on {device}: a pass forward and backward over {length} tokens, {how}, takes about {size(needed)}, "
+        f"{size(free)} are free.",
+        f"{lever}; --spectral, which measures nothing, reads the model block by block." if "whole" in how else f"{lever}.",
+    )

@@ -18,7 +18,7 @@ from bondwise.preparation import calibration_text
 from bondwise.quantize_layer import quantize_layer
 from bondwise.schema import QuantizedLayer, QuantizeRequest
 from bondwise.stored_bits import scheme_bits
-from bondwise.text import OWN_TEXT, fingerprint
+from bondwise.text import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,10 +47,8 @@ class Finished(NamedTuple):
 
 def calibration_ids(run: Run, folder: Path, told: Told) -> Tensor:
     """Token ids [sequences, length] int64 of the calibration text. Raises UserError where it is too short."""
-    options = cast("QuantizeRequest", run.request).options.calibration
-    if options.data == OWN_TEXT:
-        return written_text(run, open_checkpoint(folder, allow_code=run.request.allow_code), options, told.warn)
-    return calibration_text(run, folder, options)
+    text = calibration_text(run, folder, cast("QuantizeRequest", run.request).options.calibration)
+    return text.ids(lambda own: written_text(run, open_checkpoint(folder, allow_code=run.request.allow_code), own, told.warn))
 
 
 def quantize_all(  # noqa: PLR0917 -- what was asked, and what is known

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -17,15 +17,23 @@ from bondwise import atomic
 from bondwise.device import resolve_device
 from bondwise.errors import UserError
 from bondwise.process import is_alive, own_identity
-from bondwise.schema import RankStatus
+from bondwise.schema import ErrorInfo, RankStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from bondwise.schema import ErrorInfo
 
 POLL_SECONDS = 0.2
+FATE_SECONDS = 3.0
+
+
+class Fate(NamedTuple):
+    """What ended another process."""
+
+    error: ErrorInfo
+    how: Literal["failed", "died", "stopped"]
+    """By an error that it told, without a word, or because it was asked to."""
 
 
 class Ranks:
@@ -34,7 +42,7 @@ class Ranks:
     def __init__(self, directory: Path) -> None:
         self.rank, self.world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self._local = int(os.environ.get("LOCAL_RANK", "0"))
-        self._directory = directory
+        self.directory = directory
 
     def owns(self, block: int) -> bool:
         """Whether the layers of a block are this process's: whole blocks, because layers of one read the same inputs."""
@@ -51,11 +59,15 @@ class Ranks:
         found = resolve_device(wanted)
         return resolve_device(f"cuda:{self._local}") if found.startswith("cuda") else found
 
-    def open(self) -> None:
-        """Of the first: lets the others begin. What they said in an earlier process of the run is forgotten."""
+    def forget(self) -> None:
+        """Of the first, when it begins: what was said in earlier processes of the run is gone."""
         if self.world > 1:
-            for rank in range(1, self.world):
+            for rank in range(self.world):
                 self._path(rank).unlink(missing_ok=True)
+
+    def open(self) -> None:
+        """Of the first: lets the others begin."""
+        if self.world > 1:
             self._say("running")
 
     def await_first(self, check_cancelled: Callable[[], None], done: Path) -> bool:
@@ -75,6 +87,10 @@ class Ranks:
         """Of the others: these are the layers it has made, or this is why it made no more."""
         self._say("failed" if error else "done", layers, error)
 
+    def stop(self) -> None:
+        """Of the others: it was asked to stop, and does."""
+        self._say("cancelled")
+
     def await_others(self, waiting: Callable[[], None]) -> None:
         """Of the first: until the others have made their layers. `waiting` is called meanwhile and may raise. Raises as `check_others`."""
         while any(status is None or status.state == "running" for status in self._others()):
@@ -83,15 +99,43 @@ class Ranks:
             time.sleep(POLL_SECONDS)
         self.check_others()
 
+    def meet(self, check: Callable[[], None]) -> None:
+        """Of each: until all are here. `check` may raise meanwhile. Raises UserError where another one has failed or died."""
+        if self.rank > 0:
+            self._say("ready")
+        while not all(status is not None and status.state == "ready" for status in (self._others() if self.rank == 0 else [self._read(0)])):
+            check()
+            if self.rank == 0:
+                self.check_others()
+            time.sleep(POLL_SECONDS)
+        if self.rank == 0:
+            self._say("ready")
+
     def check_others(self) -> None:
         """Of the first: raises UserError, with what it said, where another one has failed, and where one has died."""
-        for rank, status in enumerate(self._others(), start=1):
-            if status is None:
-                continue
-            if status.error is not None:
-                raise UserError(f"Process {rank} of {self.world}: {status.error.message}", status.error.remedy)
-            if status.state == "running" and is_alive(status.process) is False:
-                raise UserError(f"Process {rank} of {self.world} has died.", "Resume the run: finished layers are kept.")
+        if (fate := self.fate()) is not None:
+            raise UserError(fate.error.message, fate.error.remedy)
+
+    def fate(self, *, wait: bool = False) -> Fate | None:
+        """Of the first: what has become of another one that has failed or died, None where none has. `wait`: it may just be ending."""
+        until = time.monotonic() + (FATE_SECONDS if wait else 0)
+        while True:
+            found = [fate for rank, status in enumerate(self._others(), start=1) if status and (fate := self._fate(rank, status))]
+            if found:
+                return min(found, key=lambda fate: ("failed", "died", "stopped").index(fate.how))
+            if time.monotonic() >= until:
+                return None
+            time.sleep(POLL_SECONDS)
+
+    def _fate(self, rank: int, status: RankStatus) -> Fate | None:
+        name, remedy = f"Process {rank} of {self.world}", "Resume the run: it goes on from what is finished."
+        if status.error is not None:
+            return Fate(ErrorInfo(message=f"{name}: {status.error.message}", remedy=status.error.remedy), "failed")
+        if status.state == "cancelled":
+            return Fate(ErrorInfo(message=f"{name} was stopped.", remedy=remedy), "stopped")
+        if status.state != "done" and is_alive(status.process) is False:
+            return Fate(ErrorInfo(message=f"{name} has died.", remedy=remedy), "died")
+        return None
 
     def _others(self) -> list[RankStatus | None]:
         return [self._read(rank) for rank in range(1, self.world)]
@@ -107,4 +151,4 @@ class Ranks:
             return None
 
     def _path(self, rank: int) -> Path:
-        return self._directory / f"rank-{rank}.json"
+        return self.directory / f"rank-{rank}.json"

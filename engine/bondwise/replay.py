@@ -17,7 +17,7 @@ from torch import nn
 
 from bondwise import modeling_mpo
 from bondwise.errors import UserError
-from bondwise.streaming import _block_modules
+from bondwise.streaming import block_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Sequence
@@ -44,7 +44,7 @@ class Replay:
         self._kept: list[dict[int, Tensor]] = [{} for _ in ids]  # by sequence, by block: [1, length, hidden]
         self._answers: list[Callable[[Tensor], Any]] = []  # by block: a hidden state as that block returns it
         try:
-            self._blocks = _block_modules(model, container)[1]
+            self._blocks = block_modules(model, container)[1]
         except UserError:
             self._blocks = []
         self.reuses = bool(self._blocks)

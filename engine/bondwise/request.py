@@ -58,22 +58,26 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
     def absolute(path: str) -> str:
         return os.path.abspath(directory / Path(path).expanduser())  # noqa: PTH100
 
+    def of(text: Any) -> Any:
+        """The same text, a file absolute."""
+        return text.model_copy(update={"data": absolute(text.data)}) if text.data.endswith((".txt", ".jsonl")) else text
+
     options: Any = request.options
     changes: dict[str, Any] = {
         name: absolute(value) for name in ("output", "reference", "teacher") if (value := getattr(options, name, None))
     }
     for name in ("evaluate", "calibration"):
         text = getattr(options, name, None)
-        if text is not None and text.data.endswith((".txt", ".jsonl")):
-            changes[name] = text.model_copy(update={"data": absolute(text.data)})
-    if isinstance(request, ProfileRequest) and request.options.data.endswith((".txt", ".jsonl")):
-        changes["data"] = absolute(request.options.data)
+        if text is not None:
+            more = {"also": [of(one) for one in text.also]} if name == "calibration" else {}
+            changes[name] = of(text).model_copy(update=more)
+    if isinstance(request, ProfileRequest):
+        changes["data"] = of(request.options).data
     if isinstance(request, HealRequest):
-        sources = request.options.data
-        changes["data"] = [
-            one.model_copy(update={"data": absolute(one.data)}) if one.data.endswith((".txt", ".jsonl")) else one for one in sources
-        ]
+        changes["data"] = [of(one) for one in request.options.data]
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}
+    if request.after is not None:
+        update["after"] = absolute(request.after)
     if not isinstance(request, SampleModelRequest):
         update["model"] = absolute(request.model)
     return request.model_copy(update=update)

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from bondwise import __version__, atomic
 from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.journal import JOURNAL, STATUS, Journal, Observer, Status
+from bondwise.predecessor import await_run
 from bondwise.process import is_alive, own_identity
 from bondwise.queue import hold_device, try_lock
 from bondwise.ranks import Ranks
@@ -49,6 +50,7 @@ E = TypeVar("E", bound=Event)
 
 RESULT = "result.json"
 CANCEL = "cancel"
+FINISH = "finish"
 
 WORKERS: dict[str, str] = {
     "tensorize": "bondwise.tensorize:run",
@@ -60,7 +62,7 @@ WORKERS: dict[str, str] = {
 }
 """Kind of a run → `module:function` of its worker; named, not imported, because torch and transformers take seconds."""
 
-SHARES: dict[str, str] = {"tensorize": "bondwise.preparation:share"}
+SHARES: dict[str, str] = {"tensorize": "bondwise.preparation:share", "heal": "bondwise.heal:share"}
 """Of the kinds whose work several processes share: what those after the first do (`ranks`). It returns the layers it has made."""
 
 DONE, FAILED, WRONG_USE, CANCELLED = 0, 1, 2, 130
@@ -111,6 +113,10 @@ class Run:
     def check_cancelled(self) -> None:
         """Raises Cancelled when the run was asked to stop; to be called at every step border."""
         self._stop.check()
+
+    def asked_to_finish(self) -> bool:
+        """Whether the run was asked to end early with what it has; that stays asked when it is resumed."""
+        return (self.directory / FINISH).exists()
 
 
 SAME_SIGNAL_SECONDS = 0.5
@@ -164,10 +170,11 @@ def start(run_dir: Path, observer: Observer | None = None) -> int:
         _remove_stale_cancel(directory, journal)
         status.start()
         stack.callback(status.close)
+        Ranks(directory).forget()
         try:
             _finish(directory, journal, status, stop)
         except BaseException as failure:
-            return _end_early(failure, journal, status)
+            return _end_early(failure, journal, status, Ranks(directory))
         return DONE
 
 
@@ -194,6 +201,8 @@ def explain(failure: BaseException, device: str | None) -> ErrorInfo:
 def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> None:
     request = read_request(directory)
     if not (directory / RESULT).is_file():
+        if request.after is not None:
+            await_run(Path(request.after), stop.check, lambda text: status.set(phase=text))
         # The worker comes before the device is waited for: a broken environment is told at once.
         worker: Worker = imported(WORKERS[request.kind])
         status.set(phase="Looking for the device")
@@ -223,19 +232,26 @@ def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> No
     status.set(state="done", phase="", error=None)
 
 
-def _end_early(failure: BaseException, journal: Journal, status: Status) -> int:
+def _end_early(failure: BaseException, journal: Journal, status: Status, ranks: Ranks) -> int:
     cancelled = isinstance(failure, (Cancelled, KeyboardInterrupt))
-    error = None if cancelled else explain(failure, status.current.device)
+    # Torchrun ends a process whose fellow has died by the signal that also cancels a run.
+    fate = None if ranks.world == 1 or (ranks.directory / CANCEL).exists() else ranks.fate(wait=not cancelled)
+    if cancelled and fate and fate.how == "stopped":
+        fate = None
+    error = fate.error if fate else None if cancelled else explain(failure, status.current.device)
     if error and error.detail:
         print(error.detail, file=sys.stderr, flush=True)
-    state = "cancelled" if cancelled else "failed"
+    state = "interrupted" if fate and fate.how != "failed" else "failed" if error else "cancelled"
+    writes: list[Callable[[], Any]] = [lambda: status.set(state=state, error=error)]
+    if state != "interrupted":
+        writes.insert(0, lambda: journal.emit(EndedEvent, state=state, error=error))
     # On a full disk the one may succeed where the other does not, and a reader sees by the process that the run has ended.
-    for write in (lambda: journal.emit(EndedEvent, state=state, error=error), lambda: status.set(state=state, error=error)):
+    for write in writes:
         try:
             write()
         except OSError as trouble:
             print(f"The end of the run could not be written down: {trouble}", file=sys.stderr, flush=True)
-    return CANCELLED if cancelled else FAILED
+    return CANCELLED if state == "cancelled" else FAILED
 
 
 def imported(name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from bondwise import __version__
 from bondwise.calibration import Wanted, each_moments
 from bondwise.checkpoint import open_checkpoint
+from bondwise.device import device_memory
 from bondwise.errors import UserError
 from bondwise.evaluate import check_fits
 from bondwise.harness import TASK
@@ -40,6 +41,7 @@ from bondwise.schema import (
     Sensitivity,
 )
 from bondwise.spectral import curve, rank_correlation
+from bondwise.streaming import StreamedModel, computing_dtype
 from bondwise.text import calibration_sequences, fingerprint, token_sequences
 from bondwise.told import Told
 
@@ -82,12 +84,13 @@ def run(run: Run) -> ProfileResult:
     run.check_cancelled()
 
     run.phase(f"Loading {folder.name}")
-    model = load_model(folder, device=run.device, allow_code=request.allow_code)
+    streamed = None if budgets.reading.way == "whole" else _streamed(run, source, budgets, told)
+    model = load_model(folder, device=run.device, allow_code=request.allow_code) if streamed is None else streamed.model
     check_fits(model, ids)
     places = _with_modules(model, places, options, told)
     book.header = book.header.model_copy(update={"layers": [place.entry for place in places]})
     _begin(run, book, there)
-    work = Work(run, options, book, model, tokenizer, ids, find_container(source.tensors.values()), budgets, told)
+    work = Work(run, options, book, model, tokenizer, ids, find_container(source.tensors.values()), budgets, told, streamed)
     with _always_written(book):
         _predict(work, source, calibration, places)
         if options.mode == "spectral":
@@ -177,6 +180,12 @@ def _estimate(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budgets:
     return budgets
 
 
+def _streamed(run: Run, source: Checkpoint, budgets: Budgets, told: Told) -> StreamedModel:
+    told.warn(f"The model does not fit in {budgets.memory_available / 1e9:.1f} GB of memory: it is read block by block.")
+    dtype = computing_dtype(source, run.device)
+    return StreamedModel(source, device=run.device, dtype=dtype, allow_code=run.request.allow_code)
+
+
 def _with_modules(model: PreTrainedModel, places: Sequence[Place], options: ProfileOptions, told: Told) -> list[Place]:
     """The layers that are modules of the loaded model. Raises UserError for a named one that is not, and where none is."""
     kept: list[Place] = []
@@ -247,10 +256,11 @@ def _predict(work: Work, source: Checkpoint, ids: Tensor, places: Sequence[Place
         source,
         ids,
         [Wanted(place.layer, directions=True) for place in missing.values()],
-        model=lambda: work.model,
-        room=lambda: work.budgets.moments,
+        model=lambda: work.streamed or work.model,
+        room=lambda: _room(work),
         warn=work.told.warn,
         work="Predicting the loss at every size",
+        files=work.run.checkpoints / "states" if work.budgets.reading.way == "files" else None,
     ):
         work.run.check_cancelled()
         place = missing[name]
@@ -261,6 +271,13 @@ def _predict(work: Work, source: Checkpoint, ids: Tensor, places: Sequence[Place
         work.run.progress(done, len(places), "layers")
         work.book.write_sometimes()
     release_freed_memory()
+
+
+def _room(work: Work) -> int:
+    """Bytes for moments."""
+    if work.streamed is None:
+        return work.budgets.moments
+    return device_memory(work.run.device).free - work.budgets.reading.beside
 
 
 def _chis(work: Work, place: Place) -> list[int]:

@@ -6,10 +6,10 @@ the stream already lacks:
 
     W* = (W (α E[x₀x₁ᵀ] + (1 − α) E[x₁x₁ᵀ] + λ) + β E[(h₀ − h₁) x₁ᵀ]) (E[x₁x₁ᵀ] + λ)⁻¹
 
-W* then becomes cores in the norm of E[x₁x₁ᵀ] and of the loss gradients (`weighted`). The name is that of the full update of tensor
-networks (R. Orús, A practical introduction to tensor networks, Ann. Phys. 349, 2014, §7.1): the environment of a tensor is that of the
-changed state. Fitting to the outputs under the inputs that a layer will really get is SVD-LLM's way too (X. Wang et al., ICLR 2025, §3.2);
-α = 1 leans more on the calibration text than a short one bears.
+W* then becomes cores in the norm of E[x₁x₁ᵀ] and of the loss gradients (`weighted`), both shrunk (`shrinkage`). The name is that of
+the full update of tensor networks (R. Orús, A practical introduction to tensor networks, Ann. Phys. 349, 2014, §7.1): the environment of a
+tensor is that of the changed state. Fitting to the outputs under the inputs that a layer will really get is SVD-LLM's way too (X. Wang et
+al., ICLR 2025, §3.2); α = 1 leans more on the calibration text than a short one bears.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor
 from bondwise.errors import UserError
 from bondwise.modelmap import Layer
 from bondwise.replay import is_transposed, layer_module
+from bondwise.shrinkage import amount, drawn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ def updated_weight(weight: Tensor, mixed: Tensor, own: Tensor, lacking: Tensor |
 
 
 Make = Callable[[Layer, Tensor, Tensor], Tensor]
-"""A layer, its W* [out, in] float64 and E[x₁x₁ᵀ] [in, in] → its weight [out, in] from then on."""
+"""A layer, its W* [out, in] float64 and E[x₁x₁ᵀ] [in, in], shrunk → its weight [out, in] from then on."""
 
 
 @torch.no_grad()
@@ -174,9 +175,13 @@ class _Block:
         first = layers[0]
         earlier = self._writers[: self._writers.index(first)] if first in self._writers else []
         sums: dict[str, Tensor] = {}
+        half = (len(changed) + 1) // 2
+        of_half: Tensor | None = None
         for number, state in enumerate(changed):
             self._check_cancelled()
             stream = state[0]
+            if number == half:
+                of_half = sums["own"] / sum(map(len, before.reads[first.name][:half]))
 
             def see(layer: Layer, read: Tensor, made: Tensor, number: int = number) -> None:
                 nonlocal stream
@@ -192,12 +197,13 @@ class _Block:
             self._walk.step(self._block, state, [*earlier, first], see, until=first)
         tokens = sum(len(read) for read in before.reads[first.name])
         means = {name: total / tokens for name, total in sums.items()}
+        own = means["own"] if of_half is None else drawn(means["own"], amount(means["own"], of_half, half / len(changed)))
         for layer in layers:
             module = layer_module(self._walk.model, layer)
             stored = cast("Tensor", module.weight).detach()
             weight = stored.mT if is_transposed(module) else stored  # [out, in]
             wanted = updated_weight(weight, means["mixed"], means["own"], means.get("lacking"))
-            weight.copy_(make(layer, wanted, means["own"]))
+            weight.copy_(make(layer, wanted, own))
 
 
 def _rows(states: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ def help_run(directory: Path, ranks: Ranks) -> int:
             with nullcontext() if device == "cpu" else hold_device(device, lambda _ahead: stop.check()):
                 layers = imported(SHARES[request.kind])(Helper(ranks, directory, request, device, stop))
         except (Cancelled, KeyboardInterrupt):
+            ranks.stop()
             return CANCELLED
         except Exception as failure:
             error = explain(failure, None)

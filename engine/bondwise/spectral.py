@@ -8,7 +8,7 @@ the weight, measured without that, all three losses are multiplied by the ratio 
 that the plain truncation drops. On SmolLM2-135M (7 layers of 6 blocks at 4 sizes) it raised the rank correlation of the plain prediction
 with the measured rise of the loss from 0.88 to 0.93, with the measured KL divergence from 0.90 to 0.96.
 
-Every moment is taken with the ridge of `weighted.metric`.
+Every moment is taken with the shrinkage of `shrinkage` and the ridge of `weighted.metric`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 
 from bondwise import mpo
 from bondwise.schema import Curve
+from bondwise.shrinkage import shrunk
 from bondwise.weighted import metric, precise_device
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bondwise.calibrate import Moments
+    from bondwise.moments import Moments
 
 KEEP_STEPS = 50
 """Steps of the fraction of parameters kept, up to as many parameters as the dense layer has."""
@@ -70,7 +71,9 @@ def curve(  # noqa: PLR0917 -- the layer, what is known of it, and its sites, in
     if not bool(weight.isfinite().all()):
         raise ValueError(f"the weight of {layer_name} has values that are NaN or infinite")
     weight = precise_device(weight.detach())
-    inputs, gradients = (metric(precise_device(moment).to(weight.device)) for moment in (moments.inputs, moments.gradients))
+    used = shrunk(moments)
+    assert used.gradients is not None
+    inputs, gradients = (metric(precise_device(moment).to(weight.device)) for moment in (used.inputs, used.gradients))
     if (tuple(out_modes), tuple(in_modes)) == mpo.layer_modes(out_features, in_features, "low-rank"):
         sizes = low_rank_sizes(out_features, in_features, chis or ())
         return _low_rank(layer_name, weight.double(), inputs, gradients, moments.directions, sizes)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bondwise.calibrate import Moments
+    from bondwise.moments import Moments
 
 LARGEST_SIDE = 2048
 """Of the shorter side of a layer, for which one more decomposition is worth its time."""
@@ -31,12 +31,14 @@ def held_out(weight: Tensor, made: Tensor, moments: Moments, solve: Callable[[Mo
     The loss is ½ tr(G ΔW S ΔWᵀ), G the unit matrix where the moments have none. Never below 1; None where there are no halves, where
     nothing is lost, and above `LARGEST_SIDE`.
     """
-    from bondwise.calibrate import halves
+    from bondwise.moments import halves
+    from bondwise.shrinkage import shrunk_half
 
     both = halves(moments) if min(weight.shape) <= LARGEST_SIDE else None
-    if both is None:
+    fitted = None if both is None else shrunk_half(moments)
+    if both is None or fitted is None:
         return None
-    change, half_change = weight.float() - made.float(), weight.float() - solve(both[0]).float()
+    change, half_change = weight.float() - made.float(), weight.float() - solve(fitted).float()
     losses = [(_loss(half_change, half), _loss(change, half)) for half in both]
     if min(loss for pair in losses for loss in pair) <= 0:
         return None

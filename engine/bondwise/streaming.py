@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from bondwise.checkpoint import check_finite
 from bondwise.errors import UserError
 from bondwise.loading import check_keys, empty_model
 from bondwise.memory import release_freed_memory
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bondwise.checkpoint import Checkpoint
+    from bondwise.modelmap import Layer
 
     Weights = Mapping[str, Callable[[], torch.Tensor]]
     """Name of a dense layer, a core or the head → what makes its weight, [out, in]."""
@@ -61,7 +63,7 @@ class WholeModel:
     def __init__(self, model: PreTrainedModel, container: str | None) -> None:
         self.model = model
         self.device = str(model.device)
-        self.path, self.blocks = _block_modules(model, container)
+        self.path, self.blocks = block_modules(model, container)
 
     @contextmanager
     def block(self, index: int) -> Generator[None]:
@@ -101,6 +103,12 @@ class StreamedModel(WholeModel):
         self.model.requires_grad_(False)
         _tie_weights(self.model)
         _check_loaded(checkpoint, self.model, "", leaving_out=f"{self.path}." if self.blocks else None)
+
+    def weight(self, layer: Layer) -> torch.Tensor:
+        """Of a dense layer, [out, in], as the file holds it, on the model's device. Raises UserError when it is not finite."""
+        stored = self._checkpoint.read(layer.tensors[0])
+        check_finite(layer.tensors[0], stored)
+        return (stored.mT if layer.transposed else stored).to(self.device)
 
     @contextmanager
     def block(self, index: int) -> Generator[None]:
@@ -158,7 +166,7 @@ class _Lazy:
         return self.read()
 
 
-def _block_modules(model: PreTrainedModel, container: str | None) -> tuple[str, list[torch.nn.Module]]:
+def block_modules(model: PreTrainedModel, container: str | None) -> tuple[str, list[torch.nn.Module]]:
     """The list of blocks in the model and its path there: that of the file, or that with the model's own prefix before it."""
     import torch
 

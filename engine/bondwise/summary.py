@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bondwise.terminal import duration, size, table
 
 if TYPE_CHECKING:
-    from bondwise.schema import Doctor, Inspection
+    from bondwise.schema import Doctor, Inspection, TensorFacts, TensorSpectrum
 
 
 def inspection_text(found: Inspection) -> str:
@@ -50,6 +50,29 @@ def doctor_text(found: Doctor) -> str:
     lines = [f"{name:<{width}}  {value}" for name, value in rows]
     problems = [f"\n{problem.message}\n  → {problem.remedy}" for problem in found.problems]
     return "\n".join([*lines, *(problems or ["\nNothing is missing."])])
+
+
+def tensor_text(facts: TensorFacts) -> str:
+    """Statistics of one tensor, then its histogram as bars on a logarithmic scale."""
+    shown = {"minimum": facts.minimum, "maximum": facts.maximum, "mean": facts.mean, "deviation": facts.deviation, "norm": facts.norm}
+    lines = [f"{facts.name}: {'×'.join(map(str, facts.shape)) or 'scalar'} {facts.dtype}, {facts.count:,} values"]
+    lines += [f"{name:<10} {value:.6g}" for name, value in shown.items() if value is not None]
+    lines += [f"{name:<10} {value:,}" for name, value in {"zeros": facts.zeros, "NaN": facts.nan, "infinite": facts.infinite}.items()]
+    highest = math.log1p(max(facts.histogram, default=0)) or 1
+    width = (facts.high - facts.low) / len(facts.histogram)
+    for at, count in enumerate(facts.histogram):
+        if count:
+            lines.append(f"{facts.low + (at + 0.5) * width:>11.4g}  {'█' * max(1, round(40 * math.log1p(count) / highest))} {count:,}")
+    return "\n".join(lines)
+
+
+def spectrum_text(spectrum: TensorSpectrum) -> str:
+    """What low rank would keep of a matrix, by size."""
+    rows = [["kept", "χ", "parameters", "relative error"]]
+    rows += [[f"{mark.keep:.0%}", str(mark.chi), f"{mark.parameters:,}", f"{mark.relative_error:.4f}"] for mark in spectrum.marks]
+    values = spectrum.values
+    head = f"{spectrum.name}: {spectrum.rows}×{spectrum.columns}, singular values from {values[0]:.4g} to {values[-1]:.4g}"
+    return f"{head}\n\n{table(rows)}"
 
 
 def result_text(result: dict[str, Any]) -> str:
@@ -99,7 +122,12 @@ def _healing_text(result: dict[str, Any]) -> str:
     measured = [result.get(role) for role in ("original", "compressed", "healed")]
     if measured[2]:
         rows.append([f"perplexity on {measured[2]['data']}", *("" if one is None else f"{one['perplexity']:.2f}" for one in measured)])
-    ends = {"budget": "as long as asked", "plateau": "until nothing became better", "diverged": "until the loss ran away"}
+    ends = {
+        "budget": "as long as asked",
+        "plateau": "until nothing became better",
+        "diverged": "until the loss ran away",
+        "asked": "until it was asked to stop",
+    }
     return (
         f"{table(rows)}\n\nTrained {result['trained']:,} of {result['parameters']:,} parameters {ends[result['stopped']]}: "
         f"{result['steps']:,} steps, {result['tokens']:,} tokens. The cores are those of step {result['best_step']:,}."

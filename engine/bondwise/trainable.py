@@ -51,6 +51,14 @@ def choose_trainable(model: PreTrainedModel, source: Checkpoint, patterns: Seque
     return found
 
 
+def find_parameters(model: PreTrainedModel, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    """The parameters that `choose_trainable` named, as they are in the model now. Raises KeyError where one is not there."""
+    found = {name: _parameter(model, name) for name in names}
+    if missing := [name for name, parameter in found.items() if parameter is None]:
+        raise KeyError(missing[0])
+    return {name: parameter for name, parameter in found.items() if parameter is not None}
+
+
 def hardly_any(trained: int, parameters: int) -> str | None:
     """A sentence for a model of which hardly anything trains; counts of parameters."""
     if trained >= HARDLY * parameters:

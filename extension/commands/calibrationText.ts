@@ -5,8 +5,8 @@ import { oneLine } from '../views/text.ts';
 import { type Answer, askText, BACK, pickOne, type Position } from './quickInput.ts';
 
 /** As the engine reads them. */
-const BUILTIN = 'builtin';
-const OWN = 'self';
+export const BUILTIN = 'builtin';
+export const OWN = 'self';
 
 interface TextItem extends vscode.QuickPickItem {
   /** As the engine reads it, or a question for it; neither on a separator. */
@@ -131,7 +131,7 @@ async function askFile(scope: vscode.Uri): Promise<string | undefined> {
   return inside !== '' && !inside.startsWith('..') && !path.isAbsolute(inside) ? inside : file?.fsPath;
 }
 
-async function askDataSet(position: Position): Promise<Answer<string>> {
+export async function askDataSet(position: Position): Promise<Answer<string>> {
   const prompt = vscode.l10n.t('Id of a Hugging Face data set');
   return askText({ position: { ...position, step: position.step + 1 }, value: '', prompt, placeholder: 'ORG/NAME', validate: text => Promise.resolve(dataSetMessage(text)) });
 }

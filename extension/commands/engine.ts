@@ -46,6 +46,7 @@ export class EngineCommands implements vscode.Disposable {
 
   async find(): Promise<Environment | Missing> {
     const found = await findEnvironment({ engineDir: this.#directory, setting: interpreterSetting(), pythonExtension: pythonExtensionChoice });
+    void vscode.commands.executeCommand('setContext', 'bondwise.engineReady', found.python !== undefined);
     if (found.python === undefined) {
       this.#log.info(`no engine:\n${describeMissing(found)}`);
     } else {
@@ -75,6 +76,7 @@ export class EngineCommands implements vscode.Disposable {
     const present = found.python !== undefined && found.source === 'bondwise';
     const made = await this.#askAndSetUp(present, present ? vscode.l10n.t('The engine is set up already. Repair makes its environment anew.') : vscode.l10n.t('Set up Bondwise’s engine?'));
     if (made) {
+      void vscode.commands.executeCommand('setContext', 'bondwise.engineReady', true);
       const check = vscode.l10n.t('Check Engine');
       if ((await vscode.window.showInformationMessage(vscode.l10n.t('The engine is ready: Python {0}.', made.version), check)) === check) {
         await this.check();

@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import * as vscode from 'vscode';
 import type { RunRequest } from '../protocol/types.ts';
+import { compressedBy } from '../runs/run.ts';
 import type { RunStore } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { isTreeNode, LayerNode, modelOf, TensorNode, type TreeNode } from '../views/modelNodes.ts';
@@ -117,8 +118,7 @@ async function compressedFolder({ models, view }: ModelParts, [clicked]: readonl
     return clicked;
   }
   if (clicked instanceof RunNode) {
-    const { result } = clicked.run;
-    return result?.kind === 'tensorize' || result?.kind === 'quantize' ? result.output : undefined;
+    return compressedBy(clicked.run);
   }
   if (isTreeNode(clicked)) {
     return modelOf(clicked).entry.folder;

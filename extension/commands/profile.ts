@@ -84,7 +84,7 @@ export function canAddTo(profile: Sensitivity, { data, sites, length, sequences 
 }
 
 /** The profile that there is, where the new figures fit it; else beside the model, if that is in the workspace. */
-async function outputFor(profiles: ProfileList, model: Model, choices: ProfileChoices, before: ProfileEntry | undefined): Promise<string> {
+export async function outputFor(profiles: ProfileList, model: Model, choices: ProfileChoices, before: ProfileEntry | undefined): Promise<string> {
   const fits = async ({ file, profile, problem, notes }: ProfileEntry) => {
     if (!profile || notes.length > 0) {
       // The engine adds to whole files only.
@@ -108,7 +108,7 @@ function profileFolder(folder: string): string {
   return place?.uri.fsPath ?? parent;
 }
 
-async function wholeModel(models: ModelList, folder: string): Promise<Chosen> {
+export async function wholeModel(models: ModelList, folder: string): Promise<Chosen> {
   await models.ready();
   const entry = models.get(folder) ?? (await models.add(folder));
   if (!entry?.model) {

@@ -33,8 +33,8 @@ export interface ProfileQuestions {
 
 /** What is measured at when the user does not say. */
 export const DEFAULT_SIZES: ProfileSizes = { keep: [0.75, 0.5, 0.3, 0.1] };
-const DEFAULT_SEQUENCES = 8;
-const BUILTIN = 'builtin';
+export const DEFAULT_SEQUENCES = 8;
+export const BUILTIN = 'builtin';
 
 /** @returns undefined when the user gave up. */
 export async function askProfile({ chosen, askLayers, defaults, length }: ProfileQuestions): Promise<ProfileChoices | undefined> {

@@ -11,8 +11,8 @@ import { pickModel } from './pickLayers.ts';
 import { askAll, askText, BACK } from './quickInput.ts';
 import { canQuantize, needsText, quantizedName, schemeItems, type SchemeItem, type Way } from './quantizeSteps.ts';
 import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
-import { type Chosen, measureLook, type TensorizeParts } from './tensorize.ts';
-import { checkOutput, describeLayers } from './tensorizeSteps.ts';
+import type { Chosen, TensorizeParts } from './tensorize.ts';
+import { checkOutput, describeLayers, measureLook } from './tensorizeSteps.ts';
 
 interface Choices {
   readonly way: Way;

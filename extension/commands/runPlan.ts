@@ -1,14 +1,16 @@
-/** “Run Plan”: what a plan file says becomes a run, after it was checked against the model and shown in figures. */
+/** “Run Plan”: what a plan file says becomes a run, or one for each of its steps, after it was checked against the model and shown in figures. */
 import { access } from 'node:fs/promises';
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { type Layer, type Model, openModel, problemOf } from '../checkpoint/index.ts';
 import { estimate } from '../plan/choices.ts';
+import { budgetText, type HealBudget } from '../plan/healing.ts';
 import { Plan, PLAN_SUFFIX, type PlanContent, PlanError } from '../plan/planFile.ts';
 import { backendOf, storedBytes } from '../plan/schemes.ts';
-import type { PlanFile, RunRequest } from '../protocol/types.ts';
+import type { HealOptions, PlanFile, RunRequest } from '../protocol/types.ts';
 import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
 import type { ModelList } from '../views/modelList.ts';
+import { describeData } from '../views/healText.ts';
 import { perplexityRange } from '../views/measured.ts';
 import { shortPath } from '../views/text.ts';
 import { withConsent } from './consent.ts';
@@ -20,6 +22,8 @@ import { checkOutput, denseLayers } from './tensorizeSteps.ts';
 /** A plan that can be run. */
 export interface Ready {
   readonly request: RunRequest;
+  /** The second step, which waits for the first. */
+  readonly heal?: RunRequest;
   readonly model: Model;
   /** What will be done, in sentences. */
   readonly lines: readonly string[];
@@ -51,10 +55,16 @@ export async function runPlan(parts: TensorizeParts, [clicked]: readonly unknown
     return;
   }
   const request = await withConsent(parts.context, ready.model, ready.request);
-  const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(ready.model.folder, parts.storage), request));
-  if (directory !== undefined) {
-    await parts.showRun(directory);
+  const root = runRootFor(ready.model.folder, parts.storage);
+  const directory = request && (await startRun(parts.engine, parts.runs, root, request));
+  if (directory === undefined) {
+    return;
   }
+  if (ready.heal) {
+    // Started now, so that it goes on though this window be closed; what code may run was answered above.
+    await startRun(parts.engine, parts.runs, root, { ...ready.heal, allow_code: request?.allow_code ?? false, after: `../${path.basename(directory)}` });
+  }
+  await parts.showRun(directory);
 }
 
 /**
@@ -82,23 +92,73 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
   const request: RunRequest = first
     ? { kind: 'tensorize', ...base, options: { tensorize: [first, ...more], ...common, ...(refit && { refit }) } }
     : { kind: 'quantize', ...base, options: { quantize: [...quantize], ...common } };
-  return { request, model, lines: [...describePlan({ ...plan.file, output }, model, layers), ...(taken ? [taken.message] : [])] };
+  const heal = await healStep(plan, request, file, model, at);
+  return {
+    request,
+    ...(heal && { heal: heal.request }),
+    model,
+    lines: [...describePlan({ ...plan.file, output }, model, layers), ...(taken ? [taken.message] : []), ...(heal?.lines ?? [])],
+  };
 }
 
 /**
- * A section of a plan that names a text, which is absolute then; null where the plan has no such section.
+ * The run that heals what the first one makes; undefined where the plan has no such section.
+ * @throws PlanError for a file that is not there, and for a folder that cannot be written.
+ */
+async function healStep(plan: Plan, before: RunRequest, file: string, model: Model, at: (relative: string) => string): Promise<{ readonly request: RunRequest; readonly lines: readonly string[] } | undefined> {
+  const { heal } = plan.file;
+  if (!heal || before.kind !== 'tensorize') {
+    return undefined;
+  }
+  const { output: named, teacher, data = [{ data: 'builtin' }], ...options } = heal;
+  const made = before.options.output;
+  const output = named ? at(named) : `${made}-healed`;
+  const taken = await checkOutput(path.dirname(output), path.basename(output), { folder: model.folder });
+  if (taken?.severity === vscode.InputBoxValidationSeverity.Error || output === made) {
+    throw plan.error(['heal', 'output'], output === made ? vscode.l10n.t('the healed model would replace the compressed one.') : (taken?.message ?? ''), vscode.l10n.t('Name another folder.'));
+  }
+  const sources = await Promise.all(data.map(async (source, i) => ({ ...source, data: await existingText(plan, ['heal', 'data', i, 'data'], source.data, at) })));
+  const [first, ...more] = sources;
+  const request: RunRequest = {
+    kind: 'heal',
+    ...requestBase(vscode.l10n.t('Run plan {0}: heal', path.basename(file)), vscode.Uri.file(model.folder)),
+    model: made,
+    options: { ...options, ...(first && { data: [first, ...more] }), ...(teacher ? { teacher: at(teacher) } : {}), output, evaluate: before.options.evaluate ?? null },
+  };
+  const how = budgetText(budgetOf(heal));
+  const lines = [vscode.l10n.t('Then it is healed for {0} on {1}; that model goes to {2}.', how, describeData(sources), shortPath(output)), ...(taken ? [taken.message] : [])];
+  return { request, lines };
+}
+
+function budgetOf({ minutes, tokens, epochs }: Pick<HealOptions, 'minutes' | 'tokens' | 'epochs'>): HealBudget {
+  return typeof minutes === 'number' ? { minutes } : typeof tokens === 'number' ? { tokens } : { epochs: epochs ?? 1 };
+}
+
+/**
+ * A section of a plan that names a text, or several, whose files are absolute then; null where the plan has no such section.
  * @throws PlanError for a file that is not there.
  */
 async function withText<K extends 'evaluate' | 'calibration'>(plan: Plan, key: K, at: (relative: string) => string): Promise<NonNullable<PlanFile[K]> | null> {
   const section = plan.file[key];
-  if (!section?.data || !/\.(txt|jsonl)$/.test(section.data)) {
-    return section ?? null;
+  if (!section) {
+    return null;
   }
-  const data = at(section.data);
-  await access(data).catch(() => {
-    throw plan.error([key, 'data'], vscode.l10n.t('there is no file {0}.', data), vscode.l10n.t('Name a text, or “builtin”.'));
+  const found = async <T extends { readonly data?: string }>(text: T, place: readonly (string | number)[]): Promise<T> =>
+    text.data === undefined ? text : { ...text, data: await existingText(plan, [...place, 'data'], text.data, at) };
+  const also = 'also' in section ? { also: await Promise.all(section.also.map((text, i) => found(text, [key, 'also', i]))) } : {};
+  return { ...(await found(section, [key])), ...also };
+}
+
+/** A text as the engine reads it: a file by its absolute path. @throws PlanError for one that is not there. */
+async function existingText(plan: Plan, key: readonly (string | number)[], text: string, at: (relative: string) => string): Promise<string> {
+  if (!/\.(txt|jsonl)$/.test(text)) {
+    return text;
+  }
+  const file = at(text);
+  await access(file).catch(() => {
+    throw plan.error([...key], vscode.l10n.t('there is no file {0}.', file), vscode.l10n.t('Name a text, or “builtin”.'));
   });
-  return { ...section, data };
+  return file;
 }
 
 /** What the rules match and make of the model, and what was predicted; the plan's output is absolute here. */

@@ -2,18 +2,20 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { launch } from '../engine/launch.ts';
-import { cancelRun, resumeRun } from '../runs/control.ts';
+import { cancelRun, finishRun, resumeRun } from '../runs/control.ts';
 import { deleteRun, runAgain } from '../runs/create.ts';
-import type { ProfileResult } from '../protocol/types.ts';
+import type { HealResult, ProfileResult } from '../protocol/types.ts';
 import { messageOf } from '../runs/files.ts';
-import { canCancel, canResume, errorOf, isActive, type Run } from '../runs/run.ts';
+import { canCancel, canFinish, canResume, compressedBy, errorOf, isActive, madeBy, type Run } from '../runs/run.ts';
 import type { RunStore, RunsChange } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { DetailNode, RunNode, type RunsNode, type RunsTree } from '../views/runsTree.ts';
 import { formatBytes } from '../runs/format.ts';
+import { healedPerplexity } from '../views/healText.ts';
 import { formatShare } from '../views/measured.ts';
 import { oneLine } from '../views/text.ts';
 import { mayRunAgain } from './consent.ts';
+import { copyCommand } from './copyCommand.ts';
 import type { EngineCommands } from './engine.ts';
 import { errorText, type Handler } from './register.ts';
 
@@ -28,6 +30,10 @@ export interface RunParts {
   readonly showModel: (folder: string) => Promise<void>;
   readonly compare: (folder: string) => void;
   readonly sensitivity: (file: string) => Promise<void>;
+  /** Opens the panel of a run. */
+  readonly showPanel: (directory: string) => void;
+  /** Whether that panel is in sight. */
+  readonly isShown: (directory: string) => boolean;
 }
 
 export function runCommands(parts: RunParts): Record<string, Handler> {
@@ -39,6 +45,35 @@ export function runCommands(parts: RunParts): Record<string, Handler> {
     cancelRun: async (...args) => {
       await each(selected(...args).filter(run => canCancel(run) || run.state === 'cancelling'), run => cancelRun(run));
       await runs.refresh();
+    },
+    finishRun: async (...args) => {
+      await each(selected(...args).filter(canFinish), finishRun);
+      await runs.refresh();
+    },
+    showRunPanel: (...args) => {
+      const [run] = selected(...args);
+      if (run) {
+        parts.showPanel(run.directory);
+      }
+    },
+    revealRun: async (...args) => {
+      const [run] = selected(...args);
+      if (run) {
+        await vscode.commands.executeCommand('bondwise.runs.focus');
+        await revealRun(parts, run.directory);
+      }
+    },
+    copyRunCommand: async (...args) => {
+      const [run] = selected(...args);
+      if (run) {
+        await copyCommand(parts.engine, run);
+      }
+    },
+    compareRun: (...args) => {
+      const folder = compressedBy(selected(...args)[0] ?? {});
+      if (folder !== undefined) {
+        parts.compare(folder);
+      }
     },
     resumeRun: (...args) => resume(parts, selected(...args).filter(canResume)),
     runAgain: async (...args) => {
@@ -65,8 +100,9 @@ export function runCommands(parts: RunParts): Record<string, Handler> {
     },
     showRunModel: async (...args) => {
       const [run] = selected(...args);
-      if (run?.result?.kind === 'tensorize' || run?.result?.kind === 'quantize' || run?.result?.kind === 'sample-model') {
-        await parts.showModel(run.result.output);
+      const folder = madeBy(run ?? {});
+      if (folder !== undefined) {
+        await parts.showModel(folder);
       }
     },
     copyRunError: async node => {
@@ -134,8 +170,9 @@ async function announce(parts: RunParts, run: Run): Promise<void> {
 
 async function announceDone(parts: RunParts, run: Run, title: string): Promise<void> {
   const { result } = run;
-  if (result?.kind === 'tensorize' || result?.kind === 'quantize' || result?.kind === 'sample-model') {
-    await parts.models.made(result.output);
+  const folder = madeBy(run);
+  if (folder !== undefined) {
+    await parts.models.made(folder);
   }
   const [compare, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
   if (result?.kind === 'tensorize' || result?.kind === 'quantize') {
@@ -154,10 +191,26 @@ async function announceDone(parts: RunParts, run: Run, title: string): Promise<v
     if ((await vscode.window.showInformationMessage(vscode.l10n.t('The sample model is ready: {0}.', path.basename(result.output)), show)) === show) {
       await parts.showModel(result.output);
     }
+  } else if (result?.kind === 'heal') {
+    await announceHealed(parts, run, result);
   } else if (result?.kind === 'profile') {
     await announceProfile(parts, result);
   } else {
     await vscode.window.showInformationMessage(vscode.l10n.t('“{0}” is done.', title));
+  }
+}
+
+/** Not where the panel is in sight: it says the same. */
+async function announceHealed({ isShown, compare, showModel }: RunParts, { directory }: Run, result: HealResult): Promise<void> {
+  if (isShown(directory)) {
+    return;
+  }
+  const [side, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
+  const chosen = await vscode.window.showInformationMessage(vscode.l10n.t('{0} is ready: {1} on the text held back.', path.basename(result.output), healedPerplexity(result)), side, show);
+  if (chosen === side) {
+    compare(result.output);
+  } else if (chosen === show) {
+    await showModel(result.output);
   }
 }
 

@@ -15,7 +15,7 @@ import type { EngineCommands } from './engine.ts';
 import { askLayers } from './pickLayers.ts';
 import { askAll, askText, BACK, pickOne } from './quickInput.ts';
 import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
-import { checkOutput, denseLayers, describeLayers, outputName, siteItems, targetItems, type Way } from './tensorizeSteps.ts';
+import { checkOutput, denseLayers, describeLayers, measureLook, outputName, siteItems, targetItems, type Way } from './tensorizeSteps.ts';
 
 export interface TensorizeParts {
   readonly context: vscode.ExtensionContext;
@@ -162,20 +162,6 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
     },
   ]);
   return answered && target && name !== undefined ? { ...way, target, name, measure } : undefined;
-}
-
-/** The switch for measuring, in words and as a button. */
-export function measureLook(parent: string, measure: boolean): { readonly button: vscode.QuickInputButton; readonly prompt: string } {
-  const where = vscode.l10n.t('Name of the new model’s folder in {0}.', parent);
-  return measure
-    ? {
-        button: { iconPath: new vscode.ThemeIcon('graph'), tooltip: vscode.l10n.t('Do not measure') },
-        prompt: vscode.l10n.t('{0} Perplexity, speed and sample text of both models will be measured (the button turns that off).', where),
-      }
-    : {
-        button: { iconPath: new vscode.ThemeIcon('circle-slash'), tooltip: vscode.l10n.t('Measure both models') },
-        prompt: vscode.l10n.t('{0} Nothing will be measured (the button turns that on).', where),
-      };
 }
 
 function excluded(layers: readonly Layer[]): string {

@@ -140,6 +140,23 @@ export async function checkOutput(parent: string, name: string, model: Pick<Mode
     : { message: vscode.l10n.t('“{0}” exists and was not made by Bondwise. Type another name.', name), severity: Error };
 }
 
+/**
+ * The switch for measuring, in words and as a button, where a folder is named.
+ * @param more said of the run before that.
+ */
+export function measureLook(parent: string, measure: boolean, more?: string): { readonly button: vscode.QuickInputButton; readonly prompt: string } {
+  const where = [vscode.l10n.t('Name of the new model’s folder in {0}.', parent), ...(more === undefined ? [] : [more])].join(' ');
+  return measure
+    ? {
+        button: { iconPath: new vscode.ThemeIcon('graph'), tooltip: vscode.l10n.t('Do not measure') },
+        prompt: vscode.l10n.t('{0} Perplexity, speed and sample text of the models will be measured (the button turns that off).', where),
+      }
+    : {
+        button: { iconPath: new vscode.ThemeIcon('circle-slash'), tooltip: vscode.l10n.t('Measure the models') },
+        prompt: vscode.l10n.t('{0} Nothing will be measured (the button turns that on).', where),
+      };
+}
+
 /** `SmolLM2-q_proj-30pct`, `SmolLM2-block3-2sites-chi64`: what is compressed, and how far. */
 export function outputName(model: Model, layers: readonly Layer[], sites: Sites, target: Target): string {
   const { kind, block } = commonTo(model, layers);

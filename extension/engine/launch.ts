@@ -2,15 +2,16 @@
 import { spawn } from 'node:child_process';
 import { access, open, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { isRunStatus } from '../protocol/validate.js';
+import { isRunRequest, isRunStatus } from '../protocol/validate.js';
 import type { ErrorInfo, RunStatus } from '../protocol/types.ts';
 import { recordLaunch } from '../runs/control.ts';
 import { readJson, replaceJson } from '../runs/files.ts';
 import { identify } from '../runs/process.ts';
-import { engineArguments, engineVariables, type Environment } from './find.ts';
+import type { Environment } from './find.ts';
+import { startCommand } from './startCommand.ts';
 
 /**
- * Starts `python -m bondwise start RUN_DIR` in a session of its own: closing the window, or the death of the extension host, does not
+ * Starts `python -m bondwise start RUN_DIR`, by torchrun where the request asks for several processes, in a session of its own: closing the window, or the death of the extension host, does not
  * touch it. Its output goes to `log.txt`. Resolves as soon as the process runs; what it does is in the run directory.
  *
  * When it cannot be started, or ends before it has taken up the run, the run's status becomes `failed` with the reason: that is never
@@ -28,9 +29,10 @@ export async function launch(environment: Environment, directory: string): Promi
   const handle = await open(log, 'a');
   try {
     const { size } = await handle.stat();
-    const child = spawn(environment.python, engineArguments(['start', directory]), {
+    const command = startCommand(environment, directory, await processesOf(directory));
+    const child = spawn(environment.python, command.arguments, {
       cwd: directory,
-      env: { ...process.env, ...engineVariables(environment) },
+      env: { ...process.env, ...command.variables },
       stdio: ['ignore', handle.fd, handle.fd],
       detached: true,
       windowsHide: true,
@@ -50,6 +52,12 @@ export async function launch(environment: Environment, directory: string): Promi
   } finally {
     await handle.close();
   }
+}
+
+/** How many processes the request asks for; one where it cannot be read, which the engine then says. */
+async function processesOf(directory: string): Promise<number> {
+  const read = await readJson(path.join(directory, 'run.json'), isRunRequest);
+  return read && 'value' in read ? (read.value.processes ?? 1) : 1;
 }
 
 /** Only a run that nobody has taken up is settled here: an engine that came further has written its own end. */

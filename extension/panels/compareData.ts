@@ -18,28 +18,28 @@ export async function readCompareData(folder: string): Promise<CompareData> {
   if ('problem' in read) {
     throw new Error(`${folder}: ${read.problem}`);
   }
-  const { base, result, quantization } = read.value;
+  const { base, result, healing = [], quantization } = read.value;
   if (quantization) {
     return quantizedData(folder, quantization);
   }
   if (!result) {
     throw new Error(`${path.join(folder, LINEAGE_FILE)} says neither what was tensorized nor what was quantized. Make the model again.`);
   }
+  const last = healing.at(-1)?.result;
+  const sizes = { parameters: result.parameters, bytes: result.bytes };
+  // What a healing has measured was measured on one text: its own.
+  const { original, compressed } = last?.healed ? last : result;
   return {
     original: {
       name: base.name,
       path: path.resolve(folder, base.path),
       parameters: result.original_parameters,
       bytes: result.original_bytes,
-      evaluation: result.original ?? null,
+      evaluation: original ?? null,
     },
-    compressed: {
-      name: path.basename(folder),
-      path: folder,
-      parameters: result.parameters,
-      bytes: result.bytes,
-      evaluation: result.compressed ?? null,
-    },
+    compressed: { name: path.basename(folder), path: folder, ...sizes, evaluation: compressed ?? null },
+    healed: last ? { name: path.basename(folder), path: folder, ...sizes, evaluation: last.healed ?? null } : null,
+    healing: last ?? null,
     predicted: result.predicted ?? null,
     layers: result.layers,
   };

@@ -70,8 +70,15 @@ export class Plan {
         both ? 'Make a plan for each, one after the other.' : 'Add rules under tensorize or under quantize.',
       );
     }
+    if (value.heal && quantize.length > 0) {
+      throw this.error(['heal'], 'what it quantizes cannot be healed: cores in few bits do not train.', 'Heal first, then quantize: a plan for each.');
+    }
     tensorize.forEach((rule, i) => this.#checkRule(rule, i));
     quantize.forEach((rule, i) => this.#checkScheme(rule, i));
+    const budgets = (['minutes', 'tokens', 'epochs'] as const).filter(budget => typeof value.heal?.[budget] === 'number');
+    if (value.heal && budgets.length !== 1) {
+      throw this.error(['heal', ...budgets.slice(1, 2)], `heal has ${budgets.join(' and ') || 'no budget'}.`, 'Give exactly one of minutes, tokens and epochs.');
+    }
   }
 
   /** An error at a key, or where the nearest thing around it begins. */

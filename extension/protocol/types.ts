@@ -1,5 +1,16 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-export type HostMessage = HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan;
+export type HostMessage =
+  | HostReply
+  | HostCompare
+  | HostSensitivity
+  | HostCells
+  | HostProfileRun
+  | HostSelection
+  | HostPlan
+  | HostTensors
+  | HostTensorFacts
+  | HostRun
+  | HostHeal;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -105,6 +116,10 @@ export interface CalibrationOptions {
    */
   data?: string;
   /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
    * Tokens in a sequence.
    */
   length?: number;
@@ -112,6 +127,19 @@ export interface CalibrationOptions {
    * More make the result better, for other texts above all, and take longer.
    */
   sequences?: number;
+}
+/**
+ * One source of text, and its share among several.
+ */
+export interface HealData {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data: string;
+  /**
+   * Of the tokens, beside those of the other sources.
+   */
+  weight?: number;
 }
 /**
  * One layer at one size, measured: all else is the original model.
@@ -164,6 +192,14 @@ export interface CellEvent {
 export interface CompareData {
   original: CompareSide;
   compressed: CompareSide;
+  /**
+   * Where the folder was healed; `compressed` is what it was before that.
+   */
+  healed?: CompareSide | null;
+  /**
+   * The last one.
+   */
+  healing?: HealResult | null;
   predicted?: Predicted | null;
   layers: LayerFigures[];
 }
@@ -203,6 +239,42 @@ export interface Evaluation {
   sample: string;
   kl?: number | null;
   agreement?: number | null;
+}
+/**
+ * Losses are cross entropies on the validation sequences, nats per token.
+ */
+export interface HealResult {
+  kind: 'heal';
+  output: string;
+  /**
+   * What ended the training.
+   */
+  stopped: 'budget' | 'plateau' | 'diverged' | 'asked';
+  /**
+   * The original's; null without distillation.
+   */
+  teacher_loss?: number | null;
+  start_loss: number;
+  best_loss: number;
+  /**
+   * The step whose cores were written; 0: no step was better than the start.
+   */
+  best_step: number;
+  steps: number;
+  tokens: number;
+  trained: number;
+  parameters: number;
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  healed?: Evaluation | null;
+  /**
+   * Largest difference of log-probabilities after reload, against the trained model.
+   */
+  logits_difference: number;
+  /**
+   * Of the process that ended the run.
+   */
+  seconds: number;
 }
 /**
  * What the planner expects of the whole model.
@@ -294,6 +366,18 @@ export interface CurveEvent {
   type: 'curve';
   curve: Curve;
 }
+export interface DeviceInfo {
+  /**
+   * `cpu`, `cuda:N` or `mps`.
+   */
+  device: string;
+  name: string;
+  /**
+   * Free bytes.
+   */
+  memory: number;
+  memory_total: number;
+}
 /**
  * `doctor --json`.
  */
@@ -317,6 +401,14 @@ export interface Doctor {
   memory: number;
   memory_total: number;
   host_memory: number;
+  /**
+   * Processor cores that this process may use.
+   */
+  cores?: number;
+  /**
+   * All GPUs; the CPU where there is none.
+   */
+  devices?: DeviceInfo[];
   /**
    * Free bytes where the current folder lies.
    */
@@ -418,97 +510,34 @@ export interface ExchangePoint {
   perplexity?: number | null;
 }
 /**
- * One source of text, and its share among several.
+ * What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several.
  */
-export interface HealData {
+export interface HealHistory {
+  plan?: HealPlanEvent | null;
   /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   * Steps that one of `steps` stands for.
    */
-  data: string;
-  /**
-   * Of the tokens, beside those of the other sources.
-   */
-  weight?: number;
+  width?: number;
+  steps?: HealStepEvent[];
+  validations?: HealValidationEvent[];
 }
 /**
- * How long, on what and with which loss the cores of a compressed model are trained.
+ * Before the first step of a healing, in every process of the run alike.
  */
-export interface HealOptions {
+export interface HealPlanEvent {
   /**
-   * @minItems 1
+   * 1, 2, 3 … without gaps, across resumes.
    */
-  data?: [HealData, ...HealData[]];
+  seq: number;
+  time: string;
+  type: 'heal-plan';
+  plan: HealPlan;
+  prompt: string;
   /**
-   * Tokens in a sequence.
+   * The original's, on the validation sequences; null without distillation.
    */
-  length?: number;
-  /**
-   * Sequences in a step.
-   */
-  batch?: number;
-  minutes?: number | null;
-  tokens?: number | null;
-  epochs?: number | null;
-  /**
-   * At its highest, behind the warm-up.
-   */
-  learning_rate?: number;
-  /**
-   * Share of the steps in which the learning rate rises.
-   */
-  warmup?: number;
-  /**
-   * Largest norm of the gradient of a step; a longer one is shortened to it.
-   */
-  clip?: number;
-  weight_decay?: number;
-  /**
-   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
-   */
-  distill?: number;
-  /**
-   * Of both distributions in that KL.
-   */
-  temperature?: number;
-  teacher?: string | null;
-  /**
-   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
-   */
-  train?: string[];
-  /**
-   * Compute activations again in the backward pass: less memory, more time.
-   */
-  recompute?: boolean;
-  /**
-   * Of the data's evaluation part.
-   */
-  validation_sequences?: number;
-  /**
-   * How often in the run the model is validated, evenly spaced in steps.
-   */
-  validations?: number;
-  patience?: number | null;
-  /**
-   * Between two resume points.
-   */
-  save_minutes?: number;
-  /**
-   * Resume points that stay.
-   */
-  keep?: number;
-  /**
-   * What the models continue at each validation.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-  /**
-   * The folder to make. It appears only when it is whole.
-   */
-  output: string;
-  evaluate?: EvaluateOptions | null;
+  teacher_loss?: number | null;
+  teacher_sample?: string;
 }
 /**
  * What does not change any more once the training has begun: a resumed run follows the same curve.
@@ -530,83 +559,6 @@ export interface HealPlan {
    */
   parameters: number;
   seconds_per_step?: number | null;
-}
-/**
- * Before the first step of a healing, in every process of the run alike.
- */
-export interface HealPlanEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'heal-plan';
-  plan: HealPlan;
-  prompt: string;
-  /**
-   * The original's, on the validation sequences; null without distillation.
-   */
-  teacher_loss?: number | null;
-  teacher_sample?: string;
-}
-export interface HealRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'heal';
-  model: string;
-  options: HealOptions;
-}
-/**
- * Losses are cross entropies on the validation sequences, nats per token.
- */
-export interface HealResult {
-  kind: 'heal';
-  output: string;
-  /**
-   * What ended the training.
-   */
-  stopped: 'budget' | 'plateau' | 'diverged';
-  /**
-   * The original's; null without distillation.
-   */
-  teacher_loss?: number | null;
-  start_loss: number;
-  best_loss: number;
-  /**
-   * The step whose cores were written; 0: no step was better than the start.
-   */
-  best_step: number;
-  steps: number;
-  tokens: number;
-  trained: number;
-  parameters: number;
-  original?: Evaluation | null;
-  compressed?: Evaluation | null;
-  healed?: Evaluation | null;
-  /**
-   * Largest difference of log-probabilities after reload, against the trained model.
-   */
-  logits_difference: number;
-  /**
-   * Of the process that ended the run.
-   */
-  seconds: number;
 }
 /**
  * Means over the steps since the event before, of which there are fewer a minute the longer a run goes on. One of the same or a later
@@ -635,9 +587,11 @@ export interface HealStepEvent {
   learning_rate: number;
   tokens_per_second: number;
   /**
-   * Bytes: the most on a GPU so far, of the process on a CPU.
+   * Bytes by device: the most on a GPU so far, of the process on a CPU.
    */
-  memory: number;
+  memory: {
+    [k: string]: number;
+  };
 }
 /**
  * Takes the place of one of the same step; that of step 0 is of the model before healing.
@@ -659,6 +613,127 @@ export interface HealValidationEvent {
    */
   best: boolean;
   sample: string;
+}
+export interface HealOptions {
+  /**
+   * What to train on.
+   *
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  /**
+   * Of AdamW.
+   */
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, at most; evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+}
+export interface HealRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'heal';
+  model: string;
+  options: HealOptions;
 }
 /**
  * One healing in the history of a compressed folder (`bondwise.json`).
@@ -688,6 +763,17 @@ export interface HostCells {
 export interface HostCompare {
   type: 'compare';
   data: CompareData;
+}
+/**
+ * What is new in the training: points to add, or all of them.
+ */
+export interface HostHeal {
+  type: 'heal';
+  history: HealHistory;
+  /**
+   * What was told before is forgotten.
+   */
+  whole?: boolean;
 }
 export interface HostReply {
   type: 'reply';
@@ -860,19 +946,31 @@ export interface PlanResult {
    */
   exchange: ExchangePoint[];
 }
-/**
- * `inspect MODEL --json`.
- */
-export interface Inspection {
-  model: string;
-  architecture: string | null;
-  parameters: number;
-  bytes: number;
-  blocks: BlockInfo[];
+export interface HostTensors {
+  type: 'tensors';
+  file: TensorFile;
   /**
-   * Embedding, norms, head and whatever else is not a layer of a block.
+   * A tensor to choose; null leaves it to the view.
    */
-  other: TensorInfo[];
+  choose: string | null;
+}
+/**
+ * A safetensors file, by its header alone.
+ */
+export interface TensorFile {
+  name: string;
+  /**
+   * Of the whole file.
+   */
+  bytes: number;
+  header_bytes: number;
+  /**
+   * Free text of whoever wrote the file.
+   */
+  metadata: {
+    [k: string]: string;
+  };
+  tensors: TensorInfo[];
 }
 export interface TensorInfo {
   name: string;
@@ -881,62 +979,206 @@ export interface TensorInfo {
   parameters: number;
   bytes: number;
 }
-export interface LayerEvent {
-  /**
-   * 1, 2, 3 … without gaps, across resumes.
-   */
-  seq: number;
-  time: string;
-  type: 'layer';
-  layer: LayerFigures;
+/**
+ * What was computed of a tensor, or why it could not be.
+ */
+export interface HostTensorFacts {
+  type: 'tensorFacts';
+  name: string;
+  facts?: TensorFacts | null;
+  spectrum?: TensorSpectrum | null;
+  problem?: string | null;
 }
 /**
- * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ * `tensor FILE NAME --json`. Figures are of the finite values; null where there are none.
  */
-export interface Lineage {
-  version?: 1;
-  engine: string;
-  created: string;
-  base: BaseModelRef;
+export interface TensorFacts {
+  name: string;
+  dtype: string;
+  shape: number[];
+  count: number;
+  nan: number;
+  infinite: number;
+  zeros: number;
+  minimum: number | null;
+  maximum: number | null;
+  mean: number | null;
   /**
-   * The options of the run that tensorized it; empty where none did.
+   * Standard deviation.
    */
-  request?: {
-    [k: string]: unknown;
-  };
+  deviation: number | null;
   /**
-   * Of that run; null where the folder was only quantized.
+   * Frobenius norm.
    */
-  result?: TensorizeResult | null;
+  norm: number | null;
   /**
-   * What was trained afterwards, the latest last.
+   * Where the first bin of the histogram begins.
    */
-  healing?: Healing[];
+  low: number;
   /**
-   * What was quantized, after all healing.
+   * Where the last one ends.
    */
-  quantization?: Quantization | null;
+  high: number;
+  /**
+   * Values in each of the equal bins.
+   */
+  histogram: number[];
 }
-export interface TensorizeResult {
-  kind: 'tensorize';
-  output: string;
+/**
+ * `tensor FILE NAME --spectrum --json`: of the tensor as a matrix [first axis, all others].
+ */
+export interface TensorSpectrum {
+  name: string;
+  rows: number;
+  columns: number;
+  /**
+   * Singular values, the largest first.
+   */
+  values: number[];
+  marks: SpectrumMark[];
+}
+/**
+ * What low rank at that size would keep of a matrix.
+ */
+export interface SpectrumMark {
+  /**
+   * Part of the parameters.
+   */
+  keep: number;
+  chi: number;
   parameters: number;
-  original_parameters: number;
-  bytes: number;
-  original_bytes: number;
-  layers: LayerFigures[];
   /**
-   * Layers that stayed dense and have other weights than before.
+   * Of the best approximation of that rank, in the Frobenius norm.
    */
-  refitted?: string[];
-  original?: Evaluation | null;
-  compressed?: Evaluation | null;
+  relative_error: number;
+}
+/**
+ * The run of the panel, as it stands now.
+ */
+export interface HostRun {
+  type: 'run';
+  run: RunView;
+}
+/**
+ * A run as its panel shows it, without what its work has told.
+ */
+export interface RunView {
+  directory: string;
+  title: string;
+  state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
+  status?: RunStatus | null;
+  request?: (TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest) | null;
+  result?: (TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult) | null;
+  estimate?: EstimateEvent | null;
+  evaluations?: {
+    [k: string]: Evaluation;
+  };
+  warnings?: string[];
+  error?: ErrorInfo | null;
+  /**
+   * How often a process took the run up.
+   */
+  starts?: number;
+  device?: string | null;
+  /**
+   * It was asked to stop and keep the best.
+   */
+  stopping?: boolean;
+}
+export interface TensorizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'tensorize';
+  model: string;
+  options: TensorizeOptions;
+}
+export interface TensorizeOptions {
+  /**
+   * @minItems 1
+   */
+  tensorize: [TensorizeRule, ...TensorizeRule[]];
+  calibration?: CalibrationOptions1;
+  /**
+   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
+   */
+  refit?: string[];
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
   predicted?: Predicted1 | null;
+}
+/**
+ * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface TensorizeRule {
   /**
-   * Largest difference of log-probabilities after reload, against dense weights.
+   * Exact layer names, globs, or `re:` patterns.
    */
-  logits_difference: number;
-  seconds: number;
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  chi?: number | null;
+  keep?: number | null;
+  error?: number | null;
+  /**
+   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
+   */
+  sites?: number | 'low-rank';
+  out_modes?: number[] | null;
+  in_modes?: number[] | null;
+  /**
+   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
+   */
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
+}
+/**
+ * The text that the methods `input` and `fisher` learn from.
+ */
+export interface CalibrationOptions1 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
 }
 /**
  * What the planner expects of the whole model.
@@ -962,34 +1204,404 @@ export interface Predicted1 {
   perplexity_low?: number | null;
   perplexity_high?: number | null;
 }
-/**
- * How a folder was quantized (`bondwise.json`).
- */
-export interface Quantization {
-  engine: string;
-  created: string;
-  source: BaseModelRef1;
+export interface PerplexityRequest {
+  version?: 1;
   /**
-   * The options of the run.
+   * ISO 8601, UTC.
    */
-  request: {
-    [k: string]: unknown;
-  };
-  result: QuantizeResult;
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'perplexity';
+  model: string;
+  options: PerplexityOptions;
+}
+export interface PerplexityOptions {
+  evaluate?: EvaluateOptions1;
+  reference?: string | null;
 }
 /**
- * The folder that was quantized.
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
  */
-export interface BaseModelRef1 {
+export interface EvaluateOptions1 {
   /**
-   * Relative to the folder of the file that says it, as it was when that was made.
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
    */
-  path: string;
-  name: string;
+  data?: string;
   /**
-   * SHA-256 over config.json and the header of every shard.
+   * Tokens in a sequence.
    */
-  fingerprint: string;
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface SampleModelRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'sample-model';
+  options: SampleModelOptions;
+}
+export interface SampleModelOptions {
+  output: string;
+}
+export interface ProfileRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'profile';
+  model: string;
+  options: ProfileOptions;
+}
+/**
+ * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
+ */
+export interface ProfileOptions {
+  mode?: 'spectral' | 'measured';
+  /**
+   * Exact layer names, globs, or `re:` patterns.
+   *
+   * @minItems 1
+   */
+  layers?: [string, ...string[]];
+  exclude?: string[];
+  /**
+   * Fractions of a layer's parameters to measure at.
+   */
+  keep?: number[];
+  /**
+   * Bond dimensions to measure at; instead of keep.
+   */
+  chi?: number[];
+  sites?: number | 'low-rank';
+  /**
+   * `perplexity`, `kl`, `agreement`, or `task:NAME` of the LM Evaluation Harness.
+   */
+  metric?: string;
+  /**
+   * Items of a task.
+   */
+  limit?: number;
+  /**
+   * A cell gets sequences until its standard error is below this part of its value; 0 measures all sequences.
+   */
+  precision?: number;
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * At most, for a cell.
+   */
+  sequences?: number;
+  /**
+   * The file NAME.sensitivity.json. One of the same model, data and sites is added to.
+   */
+  output: string;
+}
+export interface QuantizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'quantize';
+  model: string;
+  options: QuantizeOptions;
+}
+export interface QuantizeOptions {
+  /**
+   * Which layers get which scheme; or `budget`.
+   */
+  quantize?: QuantizeRule[];
+  /**
+   * Each layer gets the scheme that loses least under a budget, among all of them.
+   */
+  budget?: QuantizeBudget | null;
+  calibration?: CalibrationOptions2;
+  /**
+   * Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.
+   */
+  protect?: boolean;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+  predicted?: Predicted2 | null;
+}
+/**
+ * Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface QuantizeRule {
+  /**
+   * Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name.
+   */
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * `int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits).
+   */
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  rank?: number | null;
+  /**
+   * Of those two thin matrices beside `compensated-N`.
+   */
+  rank_bits?: 4 | 8;
+}
+/**
+ * What the scheme of each layer is chosen for.
+ */
+export interface QuantizeBudget {
+  /**
+   * `3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that may be quantized: names, globs or `re:` patterns.
+   *
+   * @minItems 1
+   */
+  layers?: [string, ...string[]];
+  /**
+   * Layers to leave out of those.
+   */
+  exclude?: string[];
+}
+/**
+ * The text for `compensated-N` and `low-rank-N`.
+ */
+export interface CalibrationOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted2 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+export interface TensorizeResult {
+  kind: 'tensorize';
+  output: string;
+  parameters: number;
+  original_parameters: number;
+  bytes: number;
+  original_bytes: number;
+  layers: LayerFigures[];
+  /**
+   * Layers that stayed dense and have other weights than before.
+   */
+  refitted?: string[];
+  original?: Evaluation | null;
+  compressed?: Evaluation | null;
+  predicted?: Predicted3 | null;
+  /**
+   * Largest difference of log-probabilities after reload, against dense weights.
+   */
+  logits_difference: number;
+  seconds: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted3 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+export interface PerplexityResult {
+  kind: 'perplexity';
+  evaluation: Evaluation;
+  seconds: number;
+}
+export interface SampleModelResult {
+  kind: 'sample-model';
+  output: string;
+  evaluation: Evaluation;
+  seconds: number;
+}
+export interface ProfileResult {
+  kind: 'profile';
+  output: string;
+  /**
+   * Measured cells in the file.
+   */
+  cells: number;
+  /**
+   * Predicted curves in the file.
+   */
+  curves: number;
+  /**
+   * The original model's value of each metric.
+   */
+  baseline: {
+    [k: string]: number;
+  };
+  correlation?: number | null;
+  seconds: number;
 }
 /**
  * Sizes are of the whole model; what its files take, its tensors hold, and the loaded model occupies are three things.
@@ -1040,7 +1652,7 @@ export interface QuantizeResult {
   layers: QuantizedLayer[];
   original?: Evaluation | null;
   quantized?: Evaluation | null;
-  predicted?: Predicted2 | null;
+  predicted?: Predicted4 | null;
   /**
    * Largest difference of log-probabilities after reload, against the weights that the codes stand for.
    */
@@ -1138,7 +1750,7 @@ export interface SchemeChoice {
 /**
  * What the planner expects of the whole model.
  */
-export interface Predicted2 {
+export interface Predicted4 {
   /**
    * Of the whole model.
    */
@@ -1159,6 +1771,99 @@ export interface Predicted2 {
   perplexity_low?: number | null;
   perplexity_high?: number | null;
 }
+/**
+ * `inspect MODEL --json`.
+ */
+export interface Inspection {
+  model: string;
+  architecture: string | null;
+  parameters: number;
+  bytes: number;
+  blocks: BlockInfo[];
+  /**
+   * Embedding, norms, head and whatever else is not a layer of a block.
+   */
+  other: TensorInfo[];
+}
+export interface LayerEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'layer';
+  layer: LayerFigures;
+}
+/**
+ * `bondwise.json` in a compressed checkpoint: where it comes from and what was measured.
+ */
+export interface Lineage {
+  version?: 1;
+  engine: string;
+  created: string;
+  base: BaseModelRef;
+  /**
+   * The options of the run that tensorized it; empty where none did.
+   */
+  request?: {
+    [k: string]: unknown;
+  };
+  /**
+   * Of that run; null where the folder was only quantized.
+   */
+  result?: TensorizeResult | null;
+  /**
+   * What was trained afterwards, the latest last.
+   */
+  healing?: Healing[];
+  /**
+   * What was quantized, after all healing.
+   */
+  quantization?: Quantization | null;
+}
+/**
+ * How a folder was quantized (`bondwise.json`).
+ */
+export interface Quantization {
+  engine: string;
+  created: string;
+  source: BaseModelRef1;
+  /**
+   * The options of the run.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: QuantizeResult;
+}
+/**
+ * The folder that was quantized.
+ */
+export interface BaseModelRef1 {
+  /**
+   * Relative to the folder of the file that says it, as it was when that was made.
+   */
+  path: string;
+  name: string;
+  /**
+   * SHA-256 over config.json and the header of every shard.
+   */
+  fingerprint: string;
+}
+export interface ListLayersInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all.
+   */
+  layers?: string[];
+}
+/**
+ * Nothing is asked for.
+ */
+export interface ListModelsInput {}
 /**
  * One layer in the `mpo.layers` section of a compressed checkpoint's `config.json`.
  */
@@ -1224,63 +1929,6 @@ export interface PackedLayer {
    */
   scheme: string;
 }
-export interface PerplexityOptions {
-  evaluate?: EvaluateOptions1;
-  reference?: string | null;
-}
-/**
- * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
- */
-export interface EvaluateOptions1 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the perplexity surer and take longer.
-   */
-  sequences?: number;
-  /**
-   * What both models continue.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-}
-export interface PerplexityRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'perplexity';
-  model: string;
-  options: PerplexityOptions;
-}
-export interface PerplexityResult {
-  kind: 'perplexity';
-  evaluation: Evaluation;
-  seconds: number;
-}
 export interface PhaseEvent {
   /**
    * 1, 2, 3 … without gaps, across resumes.
@@ -1311,7 +1959,7 @@ export interface PlanFile {
    */
   output: string;
   budget?: Budget1 | null;
-  predicted?: Predicted3 | null;
+  predicted?: Predicted5 | null;
   /**
    * Which layers become MPOs and how; a layer belongs to the first rule that matches.
    *
@@ -1324,8 +1972,9 @@ export interface PlanFile {
    * @minItems 1
    */
   quantize?: [QuantizeRule, ...QuantizeRule[]];
-  calibration?: CalibrationOptions1 | null;
+  calibration?: CalibrationOptions3 | null;
   refit?: string[] | null;
+  heal?: PlanHeal | null;
   evaluate?: EvaluateOptions2 | null;
 }
 /**
@@ -1360,7 +2009,7 @@ export interface Budget1 {
 /**
  * What the planner expects of the whole model.
  */
-export interface Predicted3 {
+export interface Predicted5 {
   /**
    * Of the whole model.
    */
@@ -1382,72 +2031,17 @@ export interface Predicted3 {
   perplexity_high?: number | null;
 }
 /**
- * Which layers become MPOs and how. Later rules do not touch what an earlier rule matched.
- */
-export interface TensorizeRule {
-  /**
-   * Exact layer names, globs, or `re:` patterns.
-   */
-  layers: string[];
-  /**
-   * Layers to leave out of those: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  chi?: number | null;
-  keep?: number | null;
-  error?: number | null;
-  /**
-   * Number of cores, 2 to 5, or `low-rank`: two thin matrices.
-   */
-  sites?: number | 'low-rank';
-  out_modes?: number[] | null;
-  in_modes?: number[] | null;
-  /**
-   * How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its inputs and the loss gradients at its outputs (`fisher`), or so in the order of the model, each fitted to what the compressed layers before it hand on (`sequential`).
-   */
-  method?: 'plain' | 'input' | 'fisher' | 'sequential';
-}
-/**
- * Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched.
- */
-export interface QuantizeRule {
-  /**
-   * Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name.
-   */
-  layers: string[];
-  /**
-   * Layers to leave out of those: names, globs or `re:` patterns.
-   */
-  exclude?: string[];
-  /**
-   * `int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits).
-   */
-  scheme:
-    | 'int8'
-    | 'nf4'
-    | 'nf4-double'
-    | 'float16'
-    | 'compensated-8'
-    | 'compensated-4'
-    | 'compensated-3'
-    | 'compensated-2'
-    | 'low-rank-16'
-    | 'low-rank-8'
-    | 'low-rank-4';
-  rank?: number | null;
-  /**
-   * Of those two thin matrices beside `compensated-N`.
-   */
-  rank_bits?: 4 | 8;
-}
-/**
  * The text for all methods but `plain`.
  */
-export interface CalibrationOptions1 {
+export interface CalibrationOptions3 {
   /**
    * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
   data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
   /**
    * Tokens in a sequence.
    */
@@ -1456,6 +2050,98 @@ export interface CalibrationOptions1 {
    * More make the result better, for other texts above all, and take longer.
    */
   sequences?: number;
+}
+/**
+ * How the compressed model is trained; leave it out to stop there.
+ */
+export interface PlanHeal {
+  /**
+   * What to train on.
+   *
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  /**
+   * Of AdamW.
+   */
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, at most; evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.
+   */
+  output?: string | null;
 }
 /**
  * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
@@ -1482,6 +2168,113 @@ export interface EvaluateOptions2 {
    */
   sample_tokens?: number;
 }
+export interface PlanHeal1 {
+  /**
+   * What to train on.
+   *
+   * @minItems 1
+   */
+  data?: [HealData, ...HealData[]];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * Sequences in a step.
+   */
+  batch?: number;
+  minutes?: number | null;
+  tokens?: number | null;
+  epochs?: number | null;
+  /**
+   * At its highest, behind the warm-up.
+   */
+  learning_rate?: number;
+  /**
+   * Share of the steps in which the learning rate rises.
+   */
+  warmup?: number;
+  /**
+   * Largest norm of the gradient of a step; a longer one is shortened to it.
+   */
+  clip?: number;
+  /**
+   * Of AdamW.
+   */
+  weight_decay?: number;
+  /**
+   * Share of the loss that is KL(original ‖ model); the rest is cross entropy.
+   */
+  distill?: number;
+  /**
+   * Of both distributions in that KL.
+   */
+  temperature?: number;
+  teacher?: string | null;
+  /**
+   * Where the original computes, as `device`; null: where the model does. Of one process.
+   */
+  teacher_device?: string | null;
+  /**
+   * Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for other runs. Null: from all of them.
+   */
+  teacher_top?: number | null;
+  /**
+   * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
+   */
+  train?: string[];
+  /**
+   * Compute activations again in the backward pass: less memory, more time.
+   */
+  recompute?: boolean;
+  /**
+   * Of the data's evaluation part.
+   */
+  validation_sequences?: number;
+  /**
+   * How often in the run the model is validated, at most; evenly spaced in steps.
+   */
+  validations?: number;
+  patience?: number | null;
+  /**
+   * Between two resume points.
+   */
+  save_minutes?: number;
+  /**
+   * Resume points that stay.
+   */
+  keep?: number;
+  /**
+   * What the models continue at each validation.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+  /**
+   * The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.
+   */
+  output?: string | null;
+}
+export interface PlanInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Of the whole model: a share of its parameters (60%), a size on disk (200MB), or perplexity<30.
+   */
+  budget: string;
+  /**
+   * Layers that stay dense. Empty: as proposed (first block, down projections).
+   */
+  exclude?: string[];
+  /**
+   * Of the plan file, without its ending. Empty: as proposed.
+   */
+  name?: string;
+}
 /**
  * What a profile covers, before its first figure: with the curves and cells that an earlier profile of the same file has already.
  */
@@ -1494,202 +2287,15 @@ export interface ProfileEvent {
   type: 'profile';
   profile: Sensitivity;
 }
-/**
- * What is asked of each layer at each size: the predicted loss (`spectral`), or besides the metric of the whole model (`measured`).
- */
-export interface ProfileOptions {
-  mode?: 'spectral' | 'measured';
+export interface ProfileInput {
   /**
-   * Exact layer names, globs, or `re:` patterns.
-   *
-   * @minItems 1
+   * A model by its name or folder, as bondwise_list_models gives them.
    */
-  layers?: [string, ...string[]];
-  exclude?: string[];
-  /**
-   * Fractions of a layer's parameters to measure at.
-   */
-  keep?: number[];
-  /**
-   * Bond dimensions to measure at; instead of keep.
-   */
-  chi?: number[];
-  sites?: number | 'low-rank';
-  /**
-   * `perplexity`, `kl`, `agreement`, or `task:NAME` of the LM Evaluation Harness.
-   */
-  metric?: string;
-  /**
-   * Items of a task.
-   */
-  limit?: number;
-  /**
-   * A cell gets sequences until its standard error is below this part of its value; 0 measures all sequences.
-   */
-  precision?: number;
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * At most, for a cell.
-   */
-  sequences?: number;
-  /**
-   * The file NAME.sensitivity.json. One of the same model, data and sites is added to.
-   */
-  output: string;
-}
-export interface ProfileRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'profile';
   model: string;
-  options: ProfileOptions;
-}
-export interface ProfileResult {
-  kind: 'profile';
-  output: string;
   /**
-   * Measured cells in the file.
+   * Measure the whole model with one layer compressed at a time, which takes longer.
    */
-  cells: number;
-  /**
-   * Predicted curves in the file.
-   */
-  curves: number;
-  /**
-   * The original model's value of each metric.
-   */
-  baseline: {
-    [k: string]: number;
-  };
-  correlation?: number | null;
-  seconds: number;
-}
-/**
- * What the scheme of each layer is chosen for.
- */
-export interface QuantizeBudget {
-  /**
-   * `3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.
-   */
-  target: string;
-  /**
-   * Layers that may be quantized: names, globs or `re:` patterns.
-   *
-   * @minItems 1
-   */
-  layers?: [string, ...string[]];
-  /**
-   * Layers to leave out of those.
-   */
-  exclude?: string[];
-}
-export interface QuantizeOptions {
-  /**
-   * Which layers get which scheme; or `budget`.
-   */
-  quantize?: QuantizeRule[];
-  /**
-   * Each layer gets the scheme that loses least under a budget, among all of them.
-   */
-  budget?: QuantizeBudget | null;
-  calibration?: CalibrationOptions2;
-  /**
-   * Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.
-   */
-  protect?: boolean;
-  /**
-   * The folder to make. It appears only when it is whole.
-   */
-  output: string;
-  evaluate?: EvaluateOptions | null;
-  predicted?: Predicted4 | null;
-}
-/**
- * The text for `compensated-N` and `low-rank-N`.
- */
-export interface CalibrationOptions2 {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the result better, for other texts above all, and take longer.
-   */
-  sequences?: number;
-}
-/**
- * What the planner expects of the whole model.
- */
-export interface Predicted4 {
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  /**
-   * Of the whole model.
-   */
-  bytes: number;
-  /**
-   * Rise of the mean loss, nats per token.
-   */
-  loss: number;
-  /**
-   * Standard error of that.
-   */
-  loss_error: number;
-  perplexity?: number | null;
-  perplexity_low?: number | null;
-  perplexity_high?: number | null;
-}
-export interface QuantizeRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'quantize';
-  model: string;
-  options: QuantizeOptions;
+  measured?: boolean;
 }
 /**
  * A layer is in few bits; one of the same name that came before is replaced.
@@ -1702,6 +2308,16 @@ export interface QuantizedEvent {
   time: string;
   type: 'quantized';
   layer: QuantizedLayer;
+}
+export interface ReadProfileInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How many layers to name, the most sensitive first.
+   */
+  most?: number;
 }
 /**
  * A process took the run up: at the start and again at each resume.
@@ -1740,117 +2356,45 @@ export interface WarningEvent {
   type: 'warning';
   message: string;
 }
-export interface TensorizeRequest {
-  version?: 1;
+export interface RunPlanInput {
   /**
-   * ISO 8601, UTC.
+   * Path of the plan file, NAME.bondwise.json.
    */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'tensorize';
-  model: string;
-  options: TensorizeOptions;
+  plan: string;
 }
-export interface TensorizeOptions {
+export interface RunStatusInput {
   /**
+   * A run by its id. Empty: the latest runs.
+   */
+  run?: string;
+}
+export interface TensorizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * Layers by exact name, glob (*.mlp.up_proj) or regular expression (re:layers\.[4-9]\..*).
+   *
    * @minItems 1
    */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions3;
+  layers: [string, ...string[]];
   /**
-   * Layers that stay dense and are fitted, with those of method `sequential`, to what reaches them: `*.down_proj`.
+   * What a layer keeps: a share of its parameters such as 50%, or a bond dimension such as 64.
    */
-  refit?: string[];
+  size: string;
   /**
-   * The folder to make. It appears only when it is whole.
+   * fisher loses least as a rule; plain needs no calibration text and loses most.
    */
-  output: string;
-  evaluate?: EvaluateOptions | null;
-  predicted?: Predicted5 | null;
-}
-/**
- * The text that the methods `input` and `fisher` learn from.
- */
-export interface CalibrationOptions3 {
+  method?: 'plain' | 'input' | 'fisher' | 'sequential';
   /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   * Of the new model's folder, beside the model. Empty: as proposed.
    */
-  data?: string;
+  name?: string;
   /**
-   * Tokens in a sequence.
+   * Measure perplexity, speed and sample text of both models afterwards.
    */
-  length?: number;
-  /**
-   * More make the result better, for other texts above all, and take longer.
-   */
-  sequences?: number;
-}
-/**
- * What the planner expects of the whole model.
- */
-export interface Predicted5 {
-  /**
-   * Of the whole model.
-   */
-  parameters: number;
-  /**
-   * Of the whole model.
-   */
-  bytes: number;
-  /**
-   * Rise of the mean loss, nats per token.
-   */
-  loss: number;
-  /**
-   * Standard error of that.
-   */
-  loss_error: number;
-  perplexity?: number | null;
-  perplexity_low?: number | null;
-  perplexity_high?: number | null;
-}
-export interface SampleModelRequest {
-  version?: 1;
-  /**
-   * ISO 8601, UTC.
-   */
-  created: string;
-  /**
-   * What a person reads in the Runs view.
-   */
-  title: string;
-  /**
-   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-   */
-  device?: string;
-  seed?: number;
-  /**
-   * The user allowed this model folder's own Python code.
-   */
-  allow_code?: boolean;
-  kind: 'sample-model';
-  options: SampleModelOptions;
-}
-export interface SampleModelOptions {
-  output: string;
-}
-export interface SampleModelResult {
-  kind: 'sample-model';
-  output: string;
-  evaluation: Evaluation;
-  seconds: number;
+  measure?: boolean;
 }
 /**
  * Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method.
@@ -1867,9 +2411,17 @@ export interface WebviewRequest {
     | 'profileLayers'
     | 'planCompression'
     | 'cancelRun'
+    | 'resumeRun'
+    | 'finishRun'
     | 'showRun'
+    | 'showLog'
+    | 'showModel'
+    | 'compare'
+    | 'copyCommand'
     | 'saveFile'
-    | 'copyText';
+    | 'copyText'
+    | 'tensorFacts'
+    | 'tensorSpectrum';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

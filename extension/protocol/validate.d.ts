@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, WebviewRequest, HostMessage } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, TensorFacts, TensorSpectrum, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, RunStatusInput } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -16,5 +16,15 @@ export const isPlanFile: Validator<PlanFile>;
 export const isPlanResult: Validator<PlanResult>;
 export const isInspection: Validator<Inspection>;
 export const isDoctor: Validator<Doctor>;
+export const isTensorFacts: Validator<TensorFacts>;
+export const isTensorSpectrum: Validator<TensorSpectrum>;
 export const isWebviewRequest: Validator<WebviewRequest>;
 export const isHostMessage: Validator<HostMessage>;
+export const isListModelsInput: Validator<ListModelsInput>;
+export const isListLayersInput: Validator<ListLayersInput>;
+export const isReadProfileInput: Validator<ReadProfileInput>;
+export const isProfileInput: Validator<ProfileInput>;
+export const isPlanInput: Validator<PlanInput>;
+export const isRunPlanInput: Validator<RunPlanInput>;
+export const isTensorizeInput: Validator<TensorizeInput>;
+export const isRunStatusInput: Validator<RunStatusInput>;

@@ -7,6 +7,6 @@ export function codeFolders({ directory, request }: Pick<Run, 'directory' | 'req
   if (!request?.allow_code) {
     return [];
   }
-  const reference = request.kind === 'perplexity' ? request.options.reference : undefined;
+  const reference = request.kind === 'perplexity' ? request.options.reference : request.kind === 'heal' ? request.options.teacher : undefined;
   return ['model' in request ? request.model : undefined, reference].flatMap(folder => (typeof folder === 'string' ? path.resolve(directory, folder) : []));
 }

@@ -17,6 +17,9 @@ export const START_GRACE = 30_000;
  */
 const LAUNCH = 'launch.json';
 
+/** Its presence asks a healing to validate, stop, and keep what was best. It stays: a run that is resumed ends there too. */
+export const FINISH = 'finish';
+
 export interface CancelOptions {
   /** Milliseconds from the file to SIGTERM, and again from SIGTERM to SIGKILL. */
   readonly grace?: number;
@@ -46,6 +49,11 @@ export async function cancelRun(run: Pick<Run, 'directory'>, { grace = 5000, int
     }
   }
   await waitForEnd(directory, grace, interval);
+}
+
+/** Asks a healing to end at its next step with the best that it has. */
+export async function finishRun(run: Pick<Run, 'directory'>): Promise<void> {
+  await writeFile(path.join(run.directory, FINISH), '');
 }
 
 /**

@@ -1,5 +1,6 @@
 /** What a journal says, as one value: a fold over its events. */
 import { ProfileFold } from '../profile/fold.ts';
+import { HealFold, type History } from './healFold.ts';
 import type {
   EndedEvent,
   ErrorInfo,
@@ -25,10 +26,12 @@ export interface RunSummary {
   readonly layers: readonly LayerFigures[];
   /** Layers in fewer bits, likewise. */
   readonly quantized: readonly QuantizedLayer[];
-  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly quantized?: Evaluation };
+  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation; readonly quantized?: Evaluation };
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
+  /** How a healing has gone so far. */
+  readonly heal?: History;
   /** Each warning once. */
   readonly warnings: readonly string[];
   /** How the last process ended; absent while one works, and after one that could not say. */
@@ -37,7 +40,7 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile'>;
+type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile' | 'heal'>;
 
 export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quantized: [], evaluations: {}, warnings: [] };
 
@@ -45,6 +48,7 @@ export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quanti
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
+  readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
   readonly #quantized = new Map<string, QuantizedLayer>();
   readonly #warnings = new Set<string>();
@@ -54,8 +58,15 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const profile = this.#profile.value;
-    return { ...this.#plain, layers: [...this.#layers.values()], quantized: [...this.#quantized.values()], warnings: [...this.#warnings], ...(profile && { profile }) };
+    const [profile, heal] = [this.#profile.value, this.#heal.value];
+    return {
+      ...this.#plain,
+      layers: [...this.#layers.values()],
+      quantized: [...this.#quantized.values()],
+      warnings: [...this.#warnings],
+      ...(profile && { profile }),
+      ...(heal && { heal }),
+    };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -73,6 +84,7 @@ export class Fold {
       this.#warnings.add(event.message);
     }
     this.#profile.add(event);
+    this.#heal.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
 

@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises';
 import path from 'node:path';
 import { isRunRequest, isRunResult, isRunStatus, type Validator } from '../protocol/validate.js';
 import type { RunRequest, RunResult, RunStatus } from '../protocol/types.ts';
-import { isAbandoned, settleAbandoned } from './control.ts';
+import { FINISH, isAbandoned, settleAbandoned } from './control.ts';
 import { type Read, readJson } from './files.ts';
 import { Journal } from './journal.ts';
 import { isActive, type Run, type RunState } from './run.ts';
@@ -15,6 +15,7 @@ export class RunReader {
   readonly #result: CachedFile<RunResult>;
   readonly #journal: Journal;
   #run: Run | undefined;
+  #finishing = false;
   #reading: Promise<Run | undefined> | undefined;
 
   constructor(directory: string) {
@@ -49,6 +50,9 @@ export class RunReader {
     }
     // The status before the journal: what a status says has happened is in the journal by then.
     const changed = [statusChanged, await this.#request.refresh(), await this.#result.refresh(), await this.#journal.read()];
+    const finishing = await exists(path.join(this.directory, FINISH));
+    changed.push(finishing !== this.#finishing);
+    this.#finishing = finishing;
     if (!this.#request.read && !this.#status.read && this.#journal.summary.seq === 0) {
       this.#run = undefined;
       return undefined;
@@ -61,7 +65,7 @@ export class RunReader {
       }
     }
     if (!this.#run || changed.includes(true)) {
-      this.#run = snapshot(this.directory, this.#request.read, this.#status.read, this.#result.read, this.#journal);
+      this.#run = { ...snapshot(this.directory, this.#request.read, this.#status.read, this.#result.read, this.#journal), ...(finishing && { finishing }) };
     }
     return this.#run;
   }

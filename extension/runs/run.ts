@@ -1,6 +1,6 @@
 /** A run as the views see it, and what they show of it: pure functions. */
 import type { ErrorInfo, Progress, RunRequest, RunResult, RunStatus } from '../protocol/types.ts';
-import type { RunSummary } from './fold.ts';
+import { EMPTY_SUMMARY, type RunSummary } from './fold.ts';
 import { formatDuration, formatNumber } from './format.ts';
 
 export type RunKind = RunRequest['kind'];
@@ -20,8 +20,15 @@ export interface Run {
   readonly status?: RunStatus;
   readonly summary: RunSummary;
   readonly result?: RunResult;
+  /** It was asked to end early with what it has. */
+  readonly finishing?: true;
   /** What cannot be read, in words. In another state than `invalid` the rest of the run is still right. */
   readonly problem?: string;
+}
+
+/** A run of which only the status is known, for the functions that tell how far it is. */
+export function runOf(status: RunStatus): Run {
+  return { id: '', directory: '', title: '', created: '', state: status.state, status, summary: EMPTY_SUMMARY };
 }
 
 /** True while a process works on it or waits for its turn. */
@@ -33,8 +40,23 @@ export function canCancel(run: Run): boolean {
   return isActive(run.state) && run.state !== 'cancelling';
 }
 
+/** A healing that trains: what is best so far can be kept. */
+export function canFinish(run: Run): boolean {
+  return run.request?.kind === 'heal' && canCancel(run) && !run.finishing && (run.summary.heal?.steps.length ?? 0) > 0;
+}
+
 export function canResume(run: Run): boolean {
   return run.request !== undefined && (run.state === 'interrupted' || run.state === 'cancelled' || run.state === 'failed');
+}
+
+/** The compressed model's folder that a finished run has made, which has an original to be compared with. */
+export function compressedBy({ result }: Pick<Run, 'result'>): string | undefined {
+  return result?.kind === 'tensorize' || result?.kind === 'heal' || result?.kind === 'quantize' ? result.output : undefined;
+}
+
+/** The model's folder that a finished run has made. */
+export function madeBy(run: Pick<Run, 'result'>): string | undefined {
+  return run.result?.kind === 'sample-model' ? run.result.output : compressedBy(run);
 }
 
 const STATE_WORDS: Record<RunState, string> = {

@@ -1,6 +1,6 @@
 /**
  * `npm run generate [-- --check]`: the engine's schema (engine/bondwise/schema/) → extension/protocol/{schema.json,types.ts,validate.js},
- * and plan.schema.json, by which VS Code itself checks and completes a plan file.
+ * and plan.schema.json, by which VS Code itself checks and completes a plan file. The manifest gets the schemas of the tools' input.
  * With --check nothing is written and the exit status says whether the files are up to date.
  */
 import { readFile, writeFile } from 'node:fs/promises';
@@ -17,7 +17,8 @@ interface Schema {
   $defs: Record<string, JSONSchema & { title?: string }>;
 }
 
-const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'WebviewRequest', 'HostMessage'];
+const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'RunStatusInput'];
+const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TensorFacts', 'TensorSpectrum', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
 const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 
 /** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */
@@ -43,7 +44,7 @@ async function types(schema: Schema): Promise<string> {
 function validators(schema: Schema): { js: string; dts: string } {
   const ajv = new Ajv2020({ code: { source: true, esm: true }, strict: false, discriminator: true, inlineRefs: false });
   // Ajv reads the tag from the variants themselves and refuses OpenAPI's `mapping`.
-  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : value))) as Schema;
+  const plain = JSON.parse(JSON.stringify(schema, (key, value: unknown) => (key === 'mapping' ? undefined : isTagged(value) ? { type: 'object', ...value } : value))) as Schema;
   ajv.addSchema(plain, 'bondwise');
   const js = standaloneCode.default(ajv, Object.fromEntries(ROOTS.map(name => [`is${name}`, `bondwise#/$defs/${name}`])));
   // The only helper that ajv takes from its own package is the count of code points; a bundle in a webview has no require.
@@ -55,6 +56,14 @@ function validators(schema: Schema): { js: string; dts: string } {
   const dts = `${HEADER}import type { ${ROOTS.join(', ')} } from './types.ts';\n\nexport interface Validator<T> {\n  (value: unknown): value is T;\n  errors?: { instancePath: string; message?: string; params?: Readonly<Record<string, unknown>> }[] | null;\n}\n${names}\n`;
   return { js: `${HEADER}${inlined}\n`, dts };
 }
+
+/** Ajv passes over what is no object where a tag tells the variants apart: a number would be every one of them. */
+function isTagged(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && 'discriminator' in value;
+}
+
+/** Of these keys an object has one, which pydantic checks by code. */
+const EXACTLY_ONE: Readonly<Partial<Record<string, readonly string[]>>> = { TensorizeRule: ['chi', 'keep', 'error'], PlanHeal: ['minutes', 'tokens', 'epochs'] };
 
 /** The schema of a plan alone, for an editor. Leaving a key out is enough there: no `null` beside each value, in checks and completions. */
 function planSchema({ $defs }: Schema): string {
@@ -86,21 +95,33 @@ function planSchema({ $defs }: Schema): string {
   const definitions: Record<string, unknown> = {};
   // A set also gives what is added to it while it is walked.
   for (const name of used) {
-    const sizes = ['chi', 'keep', 'error'].map(size => ({ required: [size] }));
-    definitions[name] = { ...(plain($defs[name]) as object), ...(name === 'TensorizeRule' ? { oneOf: sizes } : {}) };
+    const exactlyOne = EXACTLY_ONE[name]?.map(key => ({ required: [key] }));
+    definitions[name] = { ...(plain($defs[name]) as object), ...(exactlyOne && { oneOf: exactlyOne }) };
   }
   return `${JSON.stringify({ $schema: 'http://json-schema.org/draft-07/schema#', ...root, allowComments: true, allowTrailingCommas: true, definitions }, null, 1)}\n`;
+}
+
+/** The manifest with the schema of each tool's input: `bondwise_list_layers` takes `ListLayersInput`. */
+async function manifest({ $defs }: Schema): Promise<string> {
+  const found = JSON.parse(await readFile(path.join(projectRoot, 'package.json'), 'utf8')) as { contributes: { languageModelTools?: { name: string; inputSchema?: unknown }[] } };
+  for (const tool of found.contributes.languageModelTools ?? []) {
+    const name = `${tool.name.replace(/^bondwise/, '').replace(/_(.)/g, (_, letter: string) => letter.toUpperCase())}Input`;
+    const schema = dropTitles($defs[name], false) as Record<string, unknown>;
+    tool.inputSchema = Object.fromEntries(Object.entries(schema).filter(([key]) => key !== 'description'));
+  }
+  return `${JSON.stringify(found, null, 2)}\n`;
 }
 
 const environment = await ensureEnvironment();
 const { stdout } = await execa(environment.python, ['-m', 'bondwise', 'schema'], { cwd: path.join(projectRoot, 'engine') });
 const schema = JSON.parse(stdout) as Schema;
 const { js, dts } = validators(schema);
-const files = { 'schema.json': `${JSON.stringify(schema, null, 1)}\n`, 'types.ts': await types(schema), 'validate.js': js, 'validate.d.ts': dts, 'plan.schema.json': planSchema(schema) };
+const folder = 'extension/protocol';
+const files = { [`${folder}/schema.json`]: `${JSON.stringify(schema, null, 1)}\n`, [`${folder}/types.ts`]: await types(schema), [`${folder}/validate.js`]: js, [`${folder}/validate.d.ts`]: dts, [`${folder}/plan.schema.json`]: planSchema(schema), 'package.json': await manifest(schema) };
 const check = process.argv.includes('--check');
 const stale: string[] = [];
 for (const [name, text] of Object.entries(files)) {
-  const file = path.join(projectRoot, 'extension/protocol', name);
+  const file = path.join(projectRoot, name);
   if (text !== (await readFile(file, 'utf8').catch(() => ''))) {
     stale.push(name);
     if (!check) {
@@ -109,7 +130,7 @@ for (const [name, text] of Object.entries(files)) {
   }
 }
 if (check && stale.length > 0) {
-  console.error(`stale: extension/protocol/${stale.join(', ')}. Run: npm run generate`);
+  console.error(`stale: ${stale.join(', ')}. Run: npm run generate`);
   process.exit(1);
 }
-console.log(stale.length > 0 ? `wrote extension/protocol/${stale.join(', ')}` : 'the generated files are up to date');
+console.log(stale.length > 0 ? `wrote ${stale.join(', ')}` : 'the generated files are up to date');

@@ -13,7 +13,7 @@ const allowed: readonly RegExp[] = [
   /^(package\.json|package\.nls(\.[a-z-]+)?\.json|LICENSE|README\.md|CHANGELOG\.md)$/,
   /^dist\/extension\.cjs$/,
   /^dist\/webview\/[\w-]+\.(js|css)$/,
-  /^extension\/media\/[\w-]+\.(svg|png)$/,
+  /^extension\/media\/(walkthrough\/)?[\w-]+\.(svg|png)$/,
   /^extension\/protocol\/plan\.schema\.json$/,
   /^engine\/bondwise\/([\w-]+\/)*[\w-]+\.(py|json)$/,
   /^engine\/[\w.-]+\.(lock|json)$/,

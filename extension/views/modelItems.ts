@@ -6,6 +6,7 @@ import { worstOf } from '../profile/levels.ts';
 import type { Evaluation } from '../protocol/types.ts';
 import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
 import { blockUri, layerUri, modelUri, type SensitivityMark } from './decorations.ts';
+import { healedPerplexity } from './healText.ts';
 import { formatMeasured, formatShare } from './measured.ts';
 import { BlockNode, canTensorize, GroupNode, idOf, LayerNode, ModelNode, ProblemNode, TensorNode, TensorsNode, type TreeNode } from './modelNodes.ts';
 import type { ModelSensitivity } from './profileList.ts';
@@ -146,6 +147,7 @@ function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
   const { lineage } = model;
   const parts = [
     ...(lineage?.quantization ? [vscode.l10n.t('{0} bits a parameter', lineage.quantization.result.bits_per_parameter.toFixed(2))] : []),
+    ...(lineage?.healing?.length ? [vscode.l10n.t('healed')] : []),
     ...(lineage?.result
       ? [vscode.l10n.t('{0} of {1}', formatShare(lineage.result.parameters / lineage.result.original_parameters), oneLine(lineage.base.name, 60))]
       : lineage
@@ -246,8 +248,10 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
   if (!model) {
     return tooltip(folder, []);
   }
-  const result = model.lineage?.result;
   const quantized = model.lineage?.quantization?.result;
+  const healing = model.lineage?.healing?.at(-1)?.result;
+  // What was measured together is on one text.
+  const result = healing?.healed ? healing : model.lineage?.result && { ...model.lineage.result, healed: undefined };
   return tooltip(model.name, [
     [vscode.l10n.t('Folder'), shortPath(folder)],
     ...(model.architecture ? [[vscode.l10n.t('Architecture'), model.architecture] as const] : []),
@@ -262,13 +266,22 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
           [vscode.l10n.t('In memory'), vscode.l10n.t('{0} when it was checked', formatBytes(quantized.memory))] as const,
         ]
       : []),
+    ...healedLines(model),
     ...(quantized?.original && quantized.quantized
       ? [[vscode.l10n.t('Perplexity'), `${perplexity(quantized.original)} → ${perplexity(quantized.quantized)}`] as const]
       : []),
     ...(result?.original && result.compressed && !quantized
-      ? [[vscode.l10n.t('Perplexity'), `${perplexity(result.original)} → ${perplexity(result.compressed)}`] as const]
+      ? [[vscode.l10n.t('Perplexity'), [result.original, result.compressed, ...(result.healed ? [result.healed] : [])].map(perplexity).join(' → ')] as const]
       : []),
     ...(model.needsCode ? [vscode.l10n.t('This model needs its own Python code; a run asks before it uses it.')] : []),
+  ]);
+}
+
+/** Each healing in the history of the folder. */
+function healedLines({ lineage }: Model): readonly (readonly [string, string])[] {
+  return (lineage?.healing ?? []).map(({ result, created }) => [
+    vscode.l10n.t('Healed'),
+    vscode.l10n.t('{0}: {1} on the text held back, {2} steps', new Date(created).toLocaleDateString(), healedPerplexity(result), result.steps),
   ]);
 }
 

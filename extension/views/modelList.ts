@@ -133,6 +133,7 @@ export class ModelList implements vscode.Disposable {
     } while (this.#wantedAgain());
     await Promise.all([
       vscode.commands.executeCommand('setContext', 'bondwise.noModels', this.#entries.size === 0),
+      vscode.commands.executeCommand('setContext', 'bondwise.hasModels', this.#entries.size > 0),
       vscode.commands.executeCommand('setContext', 'bondwise.hasCompressedModel', this.entries.some(({ model }) => model?.lineage)),
     ]);
   }

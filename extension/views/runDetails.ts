@@ -1,9 +1,11 @@
 /** What stands below a run in the Runs view: its figures, as far as they are known. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Evaluation, LayerFigures, QuantizedLayer, SchemeChoice } from '../protocol/types.ts';
+import type { Evaluation, HealResult, LayerFigures, QuantizedLayer, QuantizeResult, SchemeChoice, TensorizeResult } from '../protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
+import type { RunSummary } from '../runs/fold.ts';
 import { errorOf, type Run } from '../runs/run.ts';
+import { healFigures } from './healDetails.ts';
 import { formatMeasured, formatShare } from './measured.ts';
 import { planFigures } from './planDetails.ts';
 import { profileFigures } from './profileDetails.ts';
@@ -28,6 +30,7 @@ export function runDetails(run: Run): readonly Detail[] {
     ...figures(run),
     ...planFigures(run),
     ...profileFigures(run),
+    ...healFigures(run),
     ...layers(run),
     ...quantizedLayers(run),
     ...(run.request && 'model' in run.request
@@ -100,8 +103,8 @@ function figures(run: Run): Detail[] {
       plain('memory', vscode.l10n.t('In memory'), vscode.l10n.t('{0} when it was loaded and checked', formatBytes(result.memory)), 'dashboard'),
     );
   }
-  const original = (result?.kind === 'tensorize' || result?.kind === 'quantize' ? result.original : undefined) ?? summary.evaluations.original;
-  const compressed = (result?.kind === 'tensorize' ? result.compressed : undefined) ?? summary.evaluations.compressed;
+  const made = result?.kind === 'tensorize' || result?.kind === 'heal' || result?.kind === 'quantize' ? result : undefined;
+  const { original, compressed, healed, quantized } = { ...summary.evaluations, ...measuredBy(made) };
   const only = result?.kind === 'perplexity' || result?.kind === 'sample-model' ? result.evaluation : undefined;
   if (original) {
     found.push(...evaluation('original', vscode.l10n.t('Original'), original));
@@ -109,9 +112,11 @@ function figures(run: Run): Detail[] {
   if (compressed) {
     found.push(...evaluation('compressed', vscode.l10n.t('Compressed'), compressed));
   }
-  const quantized = (result?.kind === 'quantize' ? result.quantized : undefined) ?? summary.evaluations.quantized;
   if (quantized) {
     found.push(...evaluation('quantized', vscode.l10n.t('Quantized'), quantized));
+  }
+  if (healed) {
+    found.push(...evaluation('healed', vscode.l10n.t('Healed'), healed));
   }
   if (only) {
     found.push(...evaluation('only', vscode.l10n.t('Model'), only));
@@ -122,13 +127,22 @@ function figures(run: Run): Detail[] {
       ...plain('verified', vscode.l10n.t('Loaded again and checked'), vscode.l10n.t('log-probabilities differ by {0} at most', formatNumber(logits_difference)), 'verified'),
       color: 'testing.iconPassed',
       full: vscode.l10n.t(
-        'The written folder was loaded in transformers and compared with the weights that its files stand for: {0}, allowed {1}.',
+        'The written folder was loaded in transformers and compared with what it was made from in memory: {0}, allowed {1}.',
         formatNumber(logits_difference),
         formatNumber(tolerance),
       ),
     });
   }
   return found;
+}
+
+/** What a result has of the models, without what it lacks. */
+function measuredBy(made: TensorizeResult | HealResult | QuantizeResult | undefined): RunSummary['evaluations'] {
+  if (made?.kind === 'quantize') {
+    return { ...(made.original && { original: made.original }), ...(made.quantized && { quantized: made.quantized }) };
+  }
+  const healed = made?.kind === 'heal' ? made.healed : undefined;
+  return { ...(made?.original && { original: made.original }), ...(made?.compressed && { compressed: made.compressed }), ...(healed && { healed }) };
 }
 
 function evaluation(id: string, who: string, { perplexity, standard_error, tokens_per_second, prompt, sample, tokens, data }: Evaluation): Detail[] {

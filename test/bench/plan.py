@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from bondwise.calibrate import Moments
     from bondwise.modelmap import Layer
+    from bondwise.moments import Moments
     from bondwise.schema import Method
 
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"

@@ -88,6 +88,28 @@ export class Bondwise {
     return window.quickInputBox().inputValue();
   }
 
+  /** Answers the steps of Heal Model… as proposed but for the budget, which is typed, and returns the name that is proposed and taken. */
+  async answerHeal(budget: string, shots?: string): Promise<string> {
+    const window = this.#window;
+    await window.pickRow('Built-in text').waitFor({ timeout: 120_000 });
+    await this.#shot(shots, 'data');
+    await window.quickInputBox().press('Enter');
+    await window.pickRow('The text alone').waitFor();
+    await this.#shot(shots, 'loss');
+    await window.quickInputBox().press('Enter');
+    await window.pickRow('20 min').waitFor();
+    await this.#shot(shots, 'budget');
+    await window.quickInputBox().fill(budget);
+    await window.pickRow(/^[\d.]+ (min|h)$/).waitFor();
+    await this.#shot(shots, 'budget-typed');
+    await window.quickInputBox().press('Enter');
+    await window.quickInput().locator('.quick-input-message', { hasText: 'folder in' }).waitFor();
+    await this.#shot(shots, 'name');
+    const name = await window.quickInputBox().inputValue();
+    await window.quickInputBox().press('Enter');
+    return name;
+  }
+
   async #shot(prefix: string | undefined, name: string): Promise<void> {
     if (prefix !== undefined) {
       await this.#window.shotInThemes(`${prefix}-${name}`);

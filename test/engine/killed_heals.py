@@ -1,6 +1,7 @@
 """Kills healing runs with SIGKILL at many moments and starts them again; prints a JSON report as the last line.
 
-`python killed_heals.py MODEL TEXT FOLDER MOMENTS`; moments and children are those of killed_runs.py.
+`python killed_heals.py MODEL TEXT FOLDER MOMENTS [PROCESSES]`; moments and children are those of killed_runs.py. Of several processes
+another one is killed each time, by its own moments.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from engine_runs import events, make_run
 from killed_runs import start_in_child
+from shared_heals import start_together
 
-import bondwise.heal  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
-
-def main(model: Path, text: Path, work: Path, moments: int) -> None:
+def main(model: Path, text: Path, work: Path, moments: int, world: int) -> None:
     def make(name: str) -> tuple[Path, Path]:
         output = work / name / "out"
         options = {
@@ -26,29 +27,53 @@ def main(model: Path, text: Path, work: Path, moments: int) -> None:
         }
         return make_run(work / name / "run", "heal", options, model=str(model)), output
 
+    def do(run: Path, rank: int = 0, die_at: int | None = None) -> tuple[list[int], list[int]]:
+        if world > 1:
+            return start_together(run, world, rank, die_at)
+        status, count = start_in_child(run, die_at)
+        return [status], [count]
+
     run, output = make("whole")
-    status, calls = start_in_child(run, None)
-    assert status == 0, (run / "status.json").read_text()
+    statuses, calls = do(run)
+    assert not any(statuses), (run / "status.json").read_text()
     expected = (output / "model.safetensors").read_bytes()
     losses = {event["step"]: event["loss"] for event in events(run, "heal-validation")}
-    killed, differing, left_over = 0, list[str](), list[str]()
+    report: dict[str, Any] = {"killed": 0, "differing": [], "left_over": [], "lost": [], "states": []}
     for moment in range(moments):
-        at = 1 + moment * (calls - 1) // (moments - 1)
-        run, output = make(f"killed-{at}")
-        status, _ = start_in_child(run, at)
-        killed += status == -signal.SIGKILL
-        status, _ = start_in_child(run, None)
-        assert status == 0, (at, (run / "status.json").read_text())
+        rank = moment % world
+        at = 1 + moment * (calls[rank] - 1) // (moments - 1)
+        run, output = make(f"killed-{rank}-{at}")
+        statuses, _ = do(run, rank, at)
+        report["killed"] += statuses[rank] == -signal.SIGKILL
+        report["states"].append(f"{rank}: {_state(run)}")
+        shown = _whole_lines(run / "events.ndjson")
+        statuses, _ = do(run)
+        where = f"process {rank} at {at} of {calls[rank]}"
+        assert not any(statuses), (where, (run / "status.json").read_text())
         same = {event["step"]: event["loss"] for event in events(run, "heal-validation")} == losses
         if (output / "model.safetensors").read_bytes() != expected or not same:
-            differing.append(f"{at} of {calls}")
-        left_over += [f"{at}: {path.name}" for path in (*output.parent.iterdir(), *(run / "checkpoints").iterdir()) if _is_left(path)]
-    print(json.dumps({"killed": killed, "differing": differing, "left_over": left_over}))
+            report["differing"].append(where)
+        if not (run / "events.ndjson").read_bytes().startswith(shown):
+            report["lost"].append(where)
+        report["left_over"] += [
+            f"{at}: {path.name}" for path in (*output.parent.iterdir(), *(run / "checkpoints").iterdir()) if _is_left(path)
+        ]
+    print(json.dumps(report))
+
+
+def _state(run: Path) -> str:
+    status = run / "status.json"
+    return json.loads(status.read_text())["state"] if status.exists() else "not begun"
+
+
+def _whole_lines(journal: Path) -> bytes:
+    content = journal.read_bytes() if journal.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _is_left(path: Path) -> bool:
-    return "partial" in path.name or path.suffix == ".safetensors"
+    return "partial" in path.name or path.name.startswith(("point-", "best-"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]) if len(sys.argv) > 5 else 1)

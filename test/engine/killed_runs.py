@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,33 @@ import bondwise.tensorize  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from bondwise.run import Run, start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 CALLS: list[tuple[Any, str]] = [(os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "unlink"), (Run, "check_cancelled")]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def counting(at: int | None, act: Callable[[], Any] = die) -> Generator[Callable[[], int]]:
+    """Counts the moments of this process; before that one it acts. Gives what tells how many there were."""
+    count = 0
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == at:
+                act()
+            return call(*arguments, **named)
+
+        return wrapper
+
+    for owner, name in CALLS:
+        setattr(owner, name, counted(getattr(owner, name)))
+    yield lambda: count
 
 
 def start_in_child(run: Path, die_at: int | None) -> tuple[int, int]:
@@ -34,22 +59,9 @@ def start_in_child(run: Path, die_at: int | None) -> tuple[int, int]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        count = 0
-
-        def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-            def wrapper(*arguments: Any, **named: Any) -> Any:
-                nonlocal count
-                count += 1
-                if count == die_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return call(*arguments, **named)
-
-            return wrapper
-
-        for owner, name in CALLS:
-            setattr(owner, name, counted(getattr(owner, name)))
-        status = start(run)
-        os.write(writing, str(count).encode())
+        with counting(die_at) as count:
+            status = start(run)
+        os.write(writing, str(count()).encode())
         os._exit(status)
     os.close(writing)
     _, status = os.waitpid(child, 0)

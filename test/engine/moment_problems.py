@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from bondwise.calibrate import Moments
+from bondwise.moments import Moments
 
 if TYPE_CHECKING:
     from torch import Tensor

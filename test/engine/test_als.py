@@ -13,7 +13,7 @@ from tiny_models import save_tiny_model
 from transformers import AutoModelForCausalLM
 
 from bondwise import als, mpo
-from bondwise.calibrate import Moments
+from bondwise.moments import Moments
 from bondwise.weighted import metrics
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ import torch
 from tiny_models import ARCHITECTURES, BLOCKS, VOCABULARY, save_tiny_model
 
 from bondwise.block_moments import block_moments
-from bondwise.calibrate import Moments, collect_moments, find_directions
+from bondwise.calibrate import collect_moments, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import Cancelled, UserError
 from bondwise.loading import load_model
 from bondwise.modelmap import map_model
+from bondwise.moments import Moments
 from bondwise.shelf import Shelf
 from bondwise.streaming import StreamedModel
 

@@ -10,7 +10,7 @@ import torch
 from tiny_models import make_tiny_model, save_tiny_model
 
 from bondwise import calibrate
-from bondwise.calibrate import Moments, collect_moments, draw_labels, find_directions
+from bondwise.calibrate import collect_moments, draw_labels, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.errors import Cancelled, UserError
 from bondwise.modelmap import map_model
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bondwise.modelmap import Layer
+    from bondwise.moments import Moments
 
 ARCHITECTURES = ["llama", "gpt2", "qwen2", "gemma2", "phi3", "gpt_neox", "opt"]
 

@@ -13,13 +13,14 @@ from tiny_models import make_tiny_model, make_tokenizer, save_tiny_model
 from transformers import AutoModelForCausalLM
 
 from bondwise import compress, estimate
-from bondwise.calibrate import Moments, collect_moments
+from bondwise.calibrate import collect_moments
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import Memory, device_memory
 from bondwise.loading import load_model
 from bondwise.modelmap import map_model
 from bondwise.run import start
 from bondwise.schema import LayerFigures
+from bondwise.shrinkage import shrunk
 from bondwise.text import token_sequences
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
+
+    from bondwise.moments import Moments
 
 TEXT: dict[str, Any] = {"length": 64, "sequences": 6}
 METHODS = ["input", "fisher"]
@@ -67,10 +70,10 @@ def products(folder: Path, layers: Iterable[str]) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "phi3"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2", "phi3", "gpt_neox", "opt"])
 def test_the_weighted_methods_lose_less_than_the_plain_one(architecture: str, tmp_path: Path) -> None:
     folder = save_tiny_model(architecture, tmp_path / "base")
-    moments = moments_of(architecture, folder)
+    moments = {name: shrunk(found) for name, found in moments_of(architecture, folder).items()}
     source = open_checkpoint(folder)
     layers = {layer.name: layer for layer in map_model(source).layers}
     dense = {
@@ -195,6 +198,29 @@ def test_methods_mix_and_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_pa
     assert sorted(one.name for one in told) == sorted(layer["name"] for layer in result["layers"])
 
 
+@pytest.mark.parametrize("what", ["weights", "text"])
+def test_a_run_does_not_go_on_with_what_was_changed_meanwhile(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save_tiny_model("llama", tmp_path / "base")
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"The {number} of it.\n\n" for number in range(2000)))
+    rule = {"layers": ["*.q_proj"], "chi": 4, "method": "input"}
+    run = weighted_run(tmp_path / "run", folder, tmp_path / "out", rule, data=str(text))
+    cancel_after_layer(run, 0, monkeypatch)
+    (run / "cancel").unlink()
+    changed = folder / "model.safetensors" if what == "weights" else text
+    before = changed.read_bytes()
+    if what == "weights":
+        changed.write_bytes(before[:-4] + b"\0\0\0\0")  # the headers stay
+    else:
+        text.write_text(text.read_text().replace("of it", "of that"))
+    message = fail(run)
+    assert ("The model in" if what == "weights" else "The calibration text") in message and "new run" in message
+    assert not (tmp_path / "out").exists()
+    if what == "text":
+        changed.write_bytes(before)
+        finish(run)
+
+
 def test_another_text_makes_a_layer_again(tmp_path: Path) -> None:
     folder = save_tiny_model("llama", tmp_path / "base")
     rule = {"layers": ["*.0.*.q_proj"], "chi": 4, "method": "input"}
@@ -211,7 +237,7 @@ def test_little_text_is_said_and_too_little_refused(tmp_path: Path) -> None:
     run = weighted_run(tmp_path / "run", folder, tmp_path / "out", rule, length=8, sequences=2)
     finish(run)
     (warning,) = [event["message"] for event in events(run, "warning") if "calibration" in event["message"]]
-    assert "saw 16 tokens" in warning
+    assert "saw 16 tokens" in warning and "independent" in warning
     (tmp_path / "short.txt").write_text("Not much.")
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "other.pdf").write_text("")

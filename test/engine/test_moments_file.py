@@ -12,10 +12,11 @@ from engine_runs import events, finish, make_run
 from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_model, save_tiny_model
 
-from bondwise import calibration, compress, moments_file
-from bondwise.calibrate import Half, Moments, collect_moments, find_directions
+from bondwise import calibration, compress, kept, moments_file
+from bondwise.calibrate import collect_moments, find_directions
 from bondwise.checkpoint import open_checkpoint
 from bondwise.modelmap import map_model
+from bondwise.moments import Half, Moments
 from bondwise.moments_file import MomentStore, store_key
 from bondwise.queue import bondwise_home
 from bondwise.schema import CalibrationOptions
@@ -188,13 +189,13 @@ def test_the_oldest_go_first_and_what_does_not_fit_is_not_kept(
         store.write(found)
         os.utime(store.folder, (1e9 - age, 1e9 - age))
     each = sum(path.stat().st_size for path in stores[0].folder.iterdir())
-    monkeypatch.setattr(moments_file, "LARGEST", int(each * 3.5))
+    monkeypatch.setattr(kept, "LARGEST", int(each * 3.5))
     again = MomentStore(key_of(base, seed=1), warnings.append)  # used again: no longer the oldest
     assert again.read(layers[0], gradients=True, directions=False, device="cpu") is not None
     stores[3].write(found)
     assert [store.folder.exists() for store in stores] == [True, True, False, True]
     assert not warnings
-    monkeypatch.setattr(moments_file, "LARGEST", each // 2)
+    monkeypatch.setattr(kept, "LARGEST", each // 2)
     MomentStore(key_of(base, seed=5), warnings.append).write(found)
     assert "is not kept" in warnings[0]
     assert not (bondwise_home() / "moments" / key_of(base, seed=5)).exists()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from engine_runs import cancel_after_layer, events, finish, make_run
+from engine_runs import cancel_after_layer, events, fail, finish, make_run
 from safetensors.torch import load_file
 from tiny_models import make_tokenizer, save_tiny_model
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -92,6 +92,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(method: str, tmp_path:
     finish(run)
     made = [(tmp_path / which / "out" / "model.safetensors").read_bytes() for which in ("whole", "stopped")]
     assert made[0] == made[1]
+
+
+def test_a_model_that_does_not_fit_writes_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save_tiny_model("llama", tmp_path / "base")
+    fresh_home(tmp_path / "home", monkeypatch)
+    rule = {"layers": ["*.q_proj"], "chi": 4, "method": "input"}
+    own = {**TEXT, "data": "self"}
+    with monkeypatch.context() as patched:
+        read_as(patched, READINGS[0])
+        message = fail(run_of(tmp_path / "blocks", model, rule, calibration=own))
+        assert "cannot write its calibration text" in message and "builtin" in message
+    finish(run_of(tmp_path / "whole", model, rule, calibration=own))
+    read_as(monkeypatch, READINGS[0])
+    finish(run_of(tmp_path / "kept", model, rule, calibration=own))  # what it wrote then is kept
 
 
 def deep_model(folder: Path, blocks: int) -> Path:

@@ -13,7 +13,7 @@ import torch
 from moment_problems import Problem, brute_force, loss, problem, truncated
 
 from bondwise import mpo, weighted
-from bondwise.calibrate import Moments
+from bondwise.moments import Moments
 from bondwise.spectral import curve, low_rank_sizes, rank_correlation
 
 if TYPE_CHECKING:

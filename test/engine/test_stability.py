@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bondwise import mpo, stability
-from bondwise.calibrate import Half, Moments, halves
+from bondwise.moments import Half, Moments, halves
 from bondwise.stability import held_out, needs_more_text, stability_text
 from bondwise.weighted import decompose_weighted, predicted_loss
 

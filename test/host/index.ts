@@ -8,11 +8,15 @@ export async function run(): Promise<void> {
   await import('./manifest.test.ts');
   await import('./models.test.ts');
   await import('./tensorize.test.ts');
+  await import('./quantize.test.ts');
   await import('./runs.test.ts');
   await import('./consent.test.ts');
   await import('./panels.test.ts');
   await import('./sensitivity.test.ts');
   await import('./plan.test.ts');
+  await import('./heal.test.ts');
+  await import('./tensors.test.ts');
+  await import('./tools.test.ts');
   mocha.suite.emit('post-require', globalThis, 'test-host.cjs', mocha);
   await new Promise<void>((resolve, reject) => {
     mocha.run(failures => (failures === 0 ? resolve() : reject(new Error(`${failures} tests failed`))));

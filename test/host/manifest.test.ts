@@ -8,6 +8,7 @@ import { api } from './fixtures.ts';
 interface Manifest {
   readonly contributes: {
     readonly commands: readonly { readonly command: string; readonly title: string; readonly category: string }[];
+    readonly walkthroughs: readonly { readonly steps: readonly { readonly description: string; readonly media: { readonly svg: string }; readonly completionEvents: readonly string[] }[] }[];
     readonly menus: Readonly<Record<string, readonly { readonly command: string; readonly when?: string }[]>>;
     readonly configuration: { readonly properties: Readonly<Record<string, { readonly scope?: string; readonly order?: number; readonly default: unknown }>> };
   };
@@ -43,6 +44,22 @@ describe('the manifest', () => {
     for (const [name, { scope, order, default: value }] of Object.entries(parsed.contributes.configuration.properties)) {
       assert.ok(scope !== undefined && order !== undefined, name);
       assert.deepEqual(vscode.workspace.getConfiguration().inspect(name)?.defaultValue, value, name);
+    }
+  });
+
+  it('has a walkthrough whose pictures and commands are there', async () => {
+    await api();
+    const folder = vscode.extensions.getExtension('bondwise.bondwise')?.extensionPath ?? '';
+    const { parsed, words } = await manifest();
+    const commands = new Set(await vscode.commands.getCommands(true));
+    for (const { steps } of parsed.contributes.walkthroughs) {
+      for (const { description, media, completionEvents } of steps) {
+        const text = words[description.slice(1, -1)] ?? '';
+        const used = [...Array.from(text.matchAll(/\(command:([\w.]+)\)/g), ([, command = '']) => command), ...completionEvents.flatMap(event => /^onCommand:(.+)$/.exec(event)?.[1] ?? [])];
+        assert.deepEqual(used.filter(command => !commands.has(command)), []);
+        assert.match(await readFile(path.join(folder, media.svg), 'utf8'), /^<svg[^>]*>\s*<title>/);
+        assert.doesNotMatch(await readFile(path.join(folder, media.svg), 'utf8'), /<script|href|url\(/);
+      }
     }
   });
 });

@@ -174,7 +174,7 @@ describe('Plan Compression…', () => {
 });
 
 describe('Run Plan', () => {
-  const PLAN = '{\n  // by hand\n  "model": "tiny",\n  "output": "out",\n  "tensorize": [\n    { "layers": ["*.q_proj"], "chi": 4 },\n    { "layers": ["model.layers.1.mlp.up_proj"], "keep": 0.5 }\n  ],\n  "predicted": { "parameters": 1, "bytes": 2, "loss": 0.1, "loss_error": 0.02, "perplexity": 22.1 },\n  "evaluate": { "data": "text.txt", "length": 16 },\n  "calibration": { "data": "learn.jsonl", "sequences": 4 }\n}\n';
+  const PLAN = '{\n  // by hand\n  "model": "tiny",\n  "output": "out",\n  "tensorize": [\n    { "layers": ["*.q_proj"], "chi": 4 },\n    { "layers": ["model.layers.1.mlp.up_proj"], "keep": 0.5 }\n  ],\n  "predicted": { "parameters": 1, "bytes": 2, "loss": 0.1, "loss_error": 0.02, "perplexity": 22.1 },\n  "evaluate": { "data": "text.txt", "length": 16 },\n  "calibration": { "data": "learn.jsonl", "also": [{ "data": "text.txt", "weight": 2 }, { "data": "self" }], "sequences": 4 }\n}\n';
   let file: string;
 
   before(async () => {
@@ -194,7 +194,11 @@ describe('Run Plan', () => {
     assert.deepEqual([request.model, request.options.output, request.title], [model.folder, path.join(place.folder, 'out'), 'Run plan p.bondwise.json']);
     assert.deepEqual(request.options.tensorize.map(rule => ({ ...rule })), [{ layers: ['*.q_proj'], chi: 4 }, { layers: ['model.layers.1.mlp.up_proj'], keep: 0.5 }]);
     assert.deepEqual({ ...request.options.evaluate }, { data: path.join(place.folder, 'text.txt'), length: 16 });
-    assert.deepEqual({ ...request.options.calibration }, { data: path.join(place.folder, 'learn.jsonl'), sequences: 4 });
+    assert.deepEqual({ ...request.options.calibration, also: request.options.calibration?.also?.map(text => ({ ...text })) }, {
+      data: path.join(place.folder, 'learn.jsonl'),
+      also: [{ data: path.join(place.folder, 'text.txt'), weight: 2 }, { data: 'self' }],
+      sequences: 4,
+    });
     assert.equal(request.options.predicted?.loss, 0.1);
     const shown = lines.join('\n');
     assert.match(shown, /3 of 8 layers of tiny become MPOs/);
@@ -211,6 +215,7 @@ describe('Run Plan', () => {
     ['the output', PLAN.replace('"out"', '"taken"'), 4, /taken/],
     ['the text', PLAN.replace('text.txt', 'none.txt'), 10, /none\.txt/],
     ['the calibration text', PLAN.replace('learn.jsonl', 'none.jsonl'), 11, /none\.jsonl/],
+    ['another calibration text', PLAN.replace('"text.txt", "weight"', '"gone.txt", "weight"'), 11, /gone\.txt/],
     ['JSON', PLAN.replace('"output"', 'output'), 4, /not JSON/],
   ];
   wrong.forEach(([what, text, line, message]) =>

@@ -3,6 +3,7 @@ import { appendFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
+import { endedRuns } from '../../extension/commands/cleanUpRuns.ts';
 import type { Api } from '../../extension/extension.ts';
 import { identify } from '../../extension/runs/process.ts';
 import { api, tensorizeResult, until, workspaceFolder, writeRun, writeStatus } from './fixtures.ts';
@@ -87,5 +88,19 @@ describe('the Runs view', () => {
     assert.ok(tooltip instanceof vscode.MarkdownString && !tooltip.isTrusted);
     assert.doesNotMatch(tooltip.value, /(?<!\\)\[b/);
     await rm(directory, { recursive: true });
+  });
+
+  it('offers runs that have ended to be cleaned up, the largest first, with what each frees', async () => {
+    const id = '20260102-000000-tensorize-0000aa';
+    const directory = await writeRun(root(), id, { title: 'A large one', created: '2026-01-02T00:00:00Z' }, { state: 'failed' });
+    await writeFile(path.join(directory, 'checkpoints', 'layer.safetensors'), Buffer.alloc(3_000_000));
+    await until('seen', () => extension.runs.get(directory));
+    const [first, ...rest] = await endedRuns(extension.runs.runs, Date.parse('2026-01-02T02:00:00Z'));
+    assert.equal(first?.run.directory, directory);
+    assert.equal(first.description, '3.0 MB · Failed · 2 h ago');
+    assert.ok(rest.every(({ bytes }) => bytes <= first.bytes));
+    assert.ok([first, ...rest].every(({ run }) => !extension.runs.active.includes(run)));
+    await rm(directory, { recursive: true });
+    await extension.runs.refresh();
   });
 });

@@ -1,6 +1,7 @@
 /** What the panel says about two models, as plain text: no DOM here, so it is tested by itself. */
-import type { CompareData, Evaluation, LayerFigures } from '../../extension/protocol/types.ts';
+import type { CompareData, CompareSide, Evaluation, HealResult, LayerFigures } from '../../extension/protocol/types.ts';
 import { formatBytes, formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
+import { perplexityOf } from '../../extension/views/healText.ts';
 import { formatMeasured, perplexityRange, sameSpeed } from '../../extension/views/measured.ts';
 
 export interface FigureRow {
@@ -9,80 +10,81 @@ export interface FigureRow {
   readonly hint: string;
   readonly original: string;
   readonly compressed: string;
+  /** Where the folder was healed. */
+  readonly healed?: string;
   readonly change: string;
   /** Whether the change is what one hopes for; undefined where it is neither. */
   readonly good?: boolean;
 }
 
-/** One row a figure; the measured ones only where they were measured. */
+/** One row a figure; the measured ones only where they were measured. The change is from the original to what the folder holds now. */
 export function figureRows(data: CompareData): readonly FigureRow[] {
   const { original, compressed } = data;
-  const rows: FigureRow[] = [
+  const healed = data.healed ?? undefined;
+  const now = healed ?? compressed;
+  const before = original.evaluation;
+  const after = now.evaluation;
+  const sides = (text: (side: CompareSide) => string): Pick<FigureRow, 'original' | 'compressed' | 'healed'> => ({ original: text(original), compressed: text(compressed), ...(healed && { healed: text(healed) }) });
+  const measured = (text: (evaluation: Evaluation) => string) => sides(({ evaluation }) => (evaluation ? text(evaluation) : '–'));
+  const ofOthers = (text: (evaluation: Evaluation) => string | undefined) => ({ ...measured(evaluation => text(evaluation) ?? '–'), original: '–', change: '' });
+  const has = (key: 'kl' | 'agreement') => [compressed, now].some(({ evaluation }) => typeof evaluation?.[key] === 'number');
+  return [
     {
       name: 'Parameters',
       hint: 'Stored weights of the model. A tensorized layer has besides an index for each column of its cores, which counts as bytes only.',
-      original: formatParameters(original.parameters),
-      compressed: formatParameters(compressed.parameters),
-      ...changeOf(original.parameters, compressed.parameters, 'less'),
+      ...sides(({ parameters }) => formatParameters(parameters)),
+      ...changeOf(original.parameters, now.parameters, 'less'),
     },
     {
       name: 'Size',
       hint: 'Bytes of all tensors on disk.',
-      original: formatBytes(original.bytes),
-      compressed: formatBytes(compressed.bytes),
-      ...changeOf(original.bytes, compressed.bytes, 'less'),
+      ...sides(({ bytes }) => formatBytes(bytes)),
+      ...changeOf(original.bytes, now.bytes, 'less'),
     },
+    ...(before && after
+      ? [{ name: 'Perplexity', hint: 'How surprised the model is by text it has not seen, ± standard error. Lower is better.', ...measured(withError), ...perplexityChange(before, after) }]
+      : []),
+    ...(before && after && data.predicted
+      ? [
+          {
+            name: 'Predicted perplexity',
+            hint: 'What the plan expected on this text; in brackets, one standard error to either side.',
+            ...sides(() => '–'),
+            compressed: perplexityRange(before.perplexity, data.predicted.loss, data.predicted.loss_error),
+            change: '',
+          },
+        ]
+      : []),
+    ...(data.healing ? [heldBackRow(data.healing)] : []),
+    ...(before && after
+      ? [
+          {
+            name: 'Tokens per second',
+            hint: 'Forward pass over full sequences, on the device of the run; the models by turns. “Same” is a difference below the noise of the machine.',
+            ...measured(({ tokens_per_second }) => formatNumber(tokens_per_second)),
+            ...speedChange(before, after),
+          },
+        ]
+      : []),
+    ...(has('kl')
+      ? [{ name: 'KL divergence', hint: 'How far the predicted distributions are from the original’s, in nats per token. 0 is equal.', ...ofOthers(({ kl }) => (typeof kl === 'number' ? `${formatNumber(kl)} nats` : undefined)) }]
+      : []),
+    ...(has('agreement')
+      ? [{ name: 'Same first choice', hint: 'Tokens where both models rank the same next token first.', ...ofOthers(({ agreement }) => (typeof agreement === 'number' ? formatPercent(agreement) : undefined)) }]
+      : []),
   ];
-  const before = original.evaluation;
-  const after = compressed.evaluation;
-  if (before && after) {
-    rows.push(
-      {
-        name: 'Perplexity',
-        hint: 'How surprised the model is by text it has not seen, ± standard error. Lower is better.',
-        original: withError(before),
-        compressed: withError(after),
-        ...perplexityChange(before, after),
-      },
-      ...(data.predicted
-        ? [
-            {
-              name: 'Predicted perplexity',
-              hint: 'What the plan expected on this text; in brackets, one standard error to either side.',
-              original: '–',
-              compressed: perplexityRange(before.perplexity, data.predicted.loss, data.predicted.loss_error),
-              change: '',
-            },
-          ]
-        : []),
-      {
-        name: 'Tokens per second',
-        hint: 'Forward pass over full sequences, on the device of the run; both models by turns. “Same” is a difference below the noise of the machine.',
-        original: formatNumber(before.tokens_per_second),
-        compressed: formatNumber(after.tokens_per_second),
-        ...speedChange(before, after),
-      },
-    );
-  }
-  if (after?.kl !== undefined && after.kl !== null) {
-    rows.push({
-      name: 'KL divergence',
-      hint: 'How far the predicted distributions are from the original’s, in nats per token. 0 is equal.',
-      original: '–',
-      compressed: `${formatNumber(after.kl)} nats`,
-      change: '',
-    });
-  }
-  if (after?.agreement !== undefined && after.agreement !== null) {
-    rows.push({
-      name: 'Same first choice',
-      hint: 'Tokens where both models rank the same next token first.',
-      original: '–',
-      compressed: formatPercent(after.agreement),
-      change: '',
-    });
-  }
-  return rows;
+}
+
+/** The validations of the healing itself: another text, and there also where nothing was measured. */
+function heldBackRow({ teacher_loss, start_loss, best_loss, best_step }: HealResult): FigureRow {
+  return {
+    name: 'Perplexity, healing’s text',
+    hint: `On the part of the healing’s data that was held back. Healed is the model of step ${best_step.toLocaleString('en')}.`,
+    original: typeof teacher_loss === 'number' ? perplexityOf(teacher_loss) : '–',
+    compressed: perplexityOf(start_loss),
+    healed: perplexityOf(best_loss),
+    ...(typeof teacher_loss === 'number' ? changeOf(Math.exp(teacher_loss), Math.exp(best_loss), 'less') : { change: '' }),
+  };
 }
 
 /** `−19%`, `+150%`, `×38.2`, `same`. */

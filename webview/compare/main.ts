@@ -6,6 +6,7 @@ import { h } from '../ui/dom.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { COLUMNS, type Sort } from './figures.ts';
 import '../ui/base.css';
+import '../ui/samples.css';
 import './style.css';
 import { compareView } from './view.ts';
 

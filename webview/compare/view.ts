@@ -20,7 +20,7 @@ function header(data: CompareData, actions: Actions): HTMLElement {
     'header',
     {},
     h('h1', {}, data.compressed.name),
-    h('p', { class: 'lead' }, `compared with ${data.original.name}, which it was made from`),
+    h('p', { class: 'lead' }, `compared with ${data.original.name}, which it was made from${data.healing ? '; healed' : ''}`),
     h(
       'div',
       { class: 'buttons' },
@@ -31,10 +31,11 @@ function header(data: CompareData, actions: Actions): HTMLElement {
 }
 
 function figures(data: CompareData): HTMLElement {
-  const evaluation = data.compressed.evaluation;
+  const { evaluation } = data.healed ?? data.compressed;
+  const heads = ['', 'Original', 'Compressed', ...(data.healed ? ['Healed'] : []), 'Change'];
   const note = evaluation
-    ? `Measured on ${formatParameters(evaluation.tokens)} tokens of ${evaluation.data === 'builtin' ? 'the built-in text' : evaluation.data}, the same for both.`
-    : 'Perplexity, speed and sample text were not measured: Tensorize… measures them when its last step says so.';
+    ? `Measured on ${formatParameters(evaluation.tokens)} tokens of ${evaluation.data === 'builtin' ? 'the built-in text' : evaluation.data}, the same for all.`
+    : 'Perplexity, speed and sample text were not measured: Tensorize… and Heal Model… measure them when their last step says so.';
   return h(
     'section',
     { 'aria-labelledby': 'figures' },
@@ -45,7 +46,7 @@ function figures(data: CompareData): HTMLElement {
       h(
         'table',
         { class: 'figures' },
-        h('thead', {}, h('tr', {}, ...['', 'Original', 'Compressed', 'Change'].map(text => h('th', { scope: 'col' }, text)))),
+        h('thead', {}, h('tr', {}, ...heads.map(text => h('th', { scope: 'col' }, text)))),
         h('tbody', {}, ...figureRows(data).map(figureRow)),
       ),
     ),
@@ -61,20 +62,21 @@ function figureRow(row: FigureRow): HTMLElement {
     h('th', { scope: 'row', title: row.hint }, row.name),
     h('td', {}, row.original),
     h('td', {}, row.compressed),
+    row.healed === undefined ? undefined : h('td', {}, row.healed),
     h('td', { class: verdict, 'aria-label': verdict && `${row.change}, ${verdict}` }, row.change),
   );
 }
 
 function samples(data: CompareData): HTMLElement | undefined {
-  const { original, compressed } = data;
-  if (!original.evaluation || !compressed.evaluation) {
+  const sides = ([['Original', data.original], ['Compressed', data.compressed], ['Healed', data.healed]] as const).flatMap(([title, side]) => (side?.evaluation ? [sample(title, side.evaluation)] : []));
+  if (sides.length < 2) {
     return undefined;
   }
   return h(
     'section',
     { 'aria-labelledby': 'samples' },
     h('h2', { id: 'samples' }, 'What they write'),
-    h('div', { class: 'samples' }, sample('Original', original.evaluation), sample('Compressed', compressed.evaluation)),
+    h('div', { class: 'samples' }, ...sides),
   );
 }
 

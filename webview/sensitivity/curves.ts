@@ -1,8 +1,9 @@
 /** The metric of the selected layers at all sizes: measured points with their errors, and beside them what was predicted. */
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
-import { LinePlot, type Plot, type PlotAxis, type PlotLine, type PlotPoint, type Shape } from '../ui/chart.ts';
+import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import type { Plot, PlotAxis, PlotLine, PlotPoint, Shape } from '../ui/plot.ts';
 import type { Theme } from '../ui/theme.ts';
 import { button } from '../ui/toolkit.ts';
 import type { Axis, Figures, Value } from './figures.ts';
@@ -87,7 +88,7 @@ function plotOf(figures: Figures, traces: readonly Trace[], { metric, axis, size
     x: xAxis(axis),
     y,
     lines: traces.flatMap(trace => linesOf(figures, trace, metric, axis, y, theme)),
-    ...(baseline === undefined || isFromZero(metric, figures) ? {} : { level: { y: baseline, text: 'original' } }),
+    ...(baseline === undefined || isFromZero(metric, figures) ? {} : { levels: [{ y: baseline, text: 'original' }] }),
     at: axis === 'keep' ? size * 100 : size,
   };
 }

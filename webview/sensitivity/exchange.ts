@@ -2,8 +2,9 @@
 import type { PlanResult } from '../../extension/protocol/types.ts';
 import { formatBytes, formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
-import { LinePlot, type PlotPoint } from '../ui/chart.ts';
+import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import type { PlotPoint } from '../ui/plot.ts';
 import type { Theme } from '../ui/theme.ts';
 
 const WIDE = 3;
@@ -56,7 +57,7 @@ export class ExchangeView {
           { label: 'This plan', colour: accent, shape: 'rectRot', kind: 'point', points: [point] },
           { label: 'Planned', colour, shape: 'circle', kind: 'measured', points },
         ],
-        ...(asPerplexity ? { level: { y: base, text: 'original' } } : {}),
+        ...(asPerplexity ? { levels: [{ y: base, text: 'original' }] } : {}),
         onPick: (line, point) => {
           const picked = line === 1 ? exchange[point] : undefined;
           if (picked) {

@@ -6,6 +6,7 @@ import { readState } from './state.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
 import '../ui/popups.css';
+import '../ui/charts.css';
 import './heatmap.css';
 import './style.css';
 import { SensitivityView } from './view.ts';
@@ -15,11 +16,7 @@ declare function acquireVsCodeApi(): Host;
 const host = acquireVsCodeApi();
 const root = document.getElementById('root') ?? document.body;
 
-const channel = new Channel(host, message => {
-  if (message.type !== 'compare') {
-    view.take(message);
-  }
-});
+const channel = new Channel(host, message => view.take(message));
 const view = new SensitivityView(readState(host.getState()), {
   request: (method, argument, rest) => channel.request(method, argument, rest),
   save: state => host.setState(state),

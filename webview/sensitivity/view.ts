@@ -1,11 +1,13 @@
 /** The sensitivity view: what it shows follows from the profile, the run, the plan and what the user has chosen. */
 import type { HostMessage } from '../../extension/protocol/types.ts';
 import { ProfileFold } from '../../extension/profile/fold.ts';
+import { isActive } from '../../extension/runs/run.ts';
 import { Asker, type Request } from '../ui/asker.ts';
 import { h } from '../ui/dom.ts';
 import { showMenu } from '../ui/menu.ts';
+import { RunStrip } from '../ui/runStrip.ts';
 import { onThemeChange, readTheme } from '../ui/theme.ts';
-import { busy } from '../ui/toolkit.ts';
+import { busy, button } from '../ui/toolkit.ts';
 import { type Content, contentOf, valuesOf } from './content.ts';
 import { CurvesView } from './curves.ts';
 import { ExchangeView } from './exchange.ts';
@@ -18,7 +20,6 @@ import { legend } from './legend.ts';
 import { HeatmapView } from './map.ts';
 import { titleOf } from './marks.ts';
 import { columnsOf, rowsOf } from './rows.ts';
-import { RunStrip } from './run.ts';
 import { choose, modeOf, sameLayers, type Selection } from './select.ts';
 import type { ViewState } from './state.ts';
 import { TableView } from './table.ts';
@@ -43,6 +44,7 @@ export class SensitivityView {
   readonly #legend = h('div', { class: 'legend' });
   readonly #picture = h('section', { class: 'picture', 'aria-label': 'Sensitivity' });
   readonly #run: RunStrip;
+  readonly #cancel = button('Cancel', () => this.#asker.ask('cancelRun'));
   readonly #toolbar: Toolbar;
   readonly #map: HeatmapView;
   readonly #table: TableView;
@@ -63,7 +65,7 @@ export class SensitivityView {
     this.#asker = new Asker(outside.request);
     this.#store = outside.save;
     this.#selection = { layers: new Set(state.selected), anchor: undefined };
-    this.#run = new RunStrip({ cancel: () => this.#asker.ask('cancelRun'), show: () => this.#asker.ask('showRun') });
+    this.#run = new RunStrip('Profile run', button('Show Run', () => this.#asker.ask('showRun')), this.#cancel);
     this.#toolbar = new Toolbar({
       metric: metric => this.#change({ metric }),
       axis: axis => this.#change({ axis, size: this.#otherSize(axis) }),
@@ -103,7 +105,7 @@ export class SensitivityView {
     });
   }
 
-  take(message: Exclude<HostMessage, { type: 'reply' | 'compare' }>): void {
+  take(message: Exclude<HostMessage, { type: 'reply' }>): void {
     switch (message.type) {
       case 'sensitivity':
         this.#fold = new ProfileFold();
@@ -114,7 +116,8 @@ export class SensitivityView {
         this.#fold.merge(message);
         break;
       case 'profileRun':
-        this.#run.show(message.status);
+        this.#run.show(message.status && isActive(message.status.state) ? message.status : null);
+        this.#cancel.hidden = message.status?.state === 'cancelling';
         return;
       case 'selection':
         this.#follow(message.layers);
@@ -122,6 +125,8 @@ export class SensitivityView {
       case 'plan':
         this.#plan = message;
         break;
+      default:
+        return; // another panel's
     }
     this.#update();
   }

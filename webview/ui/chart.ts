@@ -13,6 +13,7 @@ import {
   Tooltip,
 } from 'chart.js';
 import { h } from './dom.ts';
+import type { Plot, PlotAxis, PlotLine, PlotPoint } from './plot.ts';
 import type { Theme } from './theme.ts';
 
 declare module 'chart.js' {
@@ -23,51 +24,6 @@ declare module 'chart.js' {
 
 Chart.register(LineController, LineElement, PointElement, LinearScale, LogarithmicScale, Tooltip);
 Interaction.modes.crosshair = crosshair;
-
-export type Shape = 'circle' | 'triangle' | 'rect' | 'rectRot' | 'star' | 'cross' | 'crossRot' | 'dash';
-
-export interface PlotPoint {
-  readonly x: number;
-  readonly y: number;
-  /** Ends of the error bar. */
-  readonly low?: number;
-  readonly high?: number;
-  /** What a hover says of it. */
-  readonly text: string;
-  /** It lies outside and is drawn at the edge. */
-  readonly cut?: boolean;
-}
-
-export interface PlotLine {
-  readonly label: string;
-  readonly colour: string;
-  /** Undefined where it would tell nothing: then a predicted line has no marks at all. */
-  readonly shape: Shape | undefined;
-  /** Measured: a mark at each point. Predicted: a dashed line with few marks. */
-  readonly kind: 'measured' | 'predicted' | 'point';
-  readonly points: readonly PlotPoint[];
-}
-
-export interface PlotAxis {
-  readonly title: string;
-  readonly scale: 'log' | 'linear';
-  readonly min?: number;
-  readonly max?: number;
-  readonly format: (value: number) => string;
-}
-
-export interface Plot {
-  /** For who does not see it. */
-  readonly label: string;
-  readonly x: PlotAxis;
-  readonly y: PlotAxis;
-  readonly lines: readonly PlotLine[];
-  /** A level to compare with, such as the original model's. */
-  readonly level?: { readonly y: number; readonly text: string };
-  /** The size that the heatmap shows. */
-  readonly at?: number;
-  readonly onPick?: (line: number, point: number) => void;
-}
 
 /** With more lines than these a hover tells of the nearest only. */
 const MOST_TOLD = 8;
@@ -123,13 +79,13 @@ export class LinePlot {
         ctx.rect(area.left, area.top, area.width, area.height);
         ctx.clip();
         ctx.strokeStyle = ctx.fillStyle = theme.muted;
-        if (plot.level) {
-          const y = scales.y.getPixelForValue(plot.level.y);
+        for (const level of plot.levels ?? []) {
+          const y = scales.y.getPixelForValue(level.y);
           line(ctx, [6, 4], area.left, y, area.right, y);
           ctx.font = `10px ${theme.font}`;
           ctx.textBaseline = y - area.top < 14 ? 'top' : 'bottom';
           ctx.textAlign = 'right';
-          ctx.fillText(plot.level.text, area.right - 4, y + (y - area.top < 14 ? 2 : -2));
+          ctx.fillText(level.text, area.right - 4, y + (y - area.top < 14 ? 2 : -2));
         }
         if (plot.at !== undefined) {
           const x = scales.x.getPixelForValue(plot.at);
@@ -178,25 +134,26 @@ function dataset({ label, colour, shape, kind, points }: PlotLine, theme: Theme)
     pointBorderColor: kind === 'point' ? theme.background : colour,
     pointStyle: points.map(({ cut }) => (cut ? ('triangle' as const) : (shape ?? ('circle' as const)))),
     pointRotation: points.map(({ cut }) => (cut ? 180 : 0)),
-    pointRadius: points.map((_, index) => (isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
+    pointRadius: points.map((_, index) => (kind === 'trend' && points.length > 1 ? 0 : isSolid ? radius : shape && index % every === Math.floor(every / 2) ? 3 : 0)),
     pointHoverRadius: radius + 1,
-    borderWidth: 1.5,
+    borderWidth: kind === 'trend' ? 1.2 : 1.5,
     borderDash: isSolid ? [] : [5, 3],
     showLine: kind !== 'point',
     // Marks at the edge of the chart are drawn whole.
     clip: 6,
-    order: isSolid ? 0 : 1,
+    // What has marks lies on top.
+    order: isSolid && kind !== 'trend' ? 0 : 1,
   };
 }
 
 function optionsOf({ x, y, lines, onPick }: Plot, theme: Theme): NonNullable<ConstructorParameters<typeof Chart<'line', PlotPoint[]>>[1]['options']> {
   const grid = { color: `color-mix(in srgb, ${theme.muted} ${theme.contrast ? 60 : 22}%, transparent)` };
   const font = { family: theme.font, size: 11 };
-  const axis = ({ title, scale, min, max, format }: PlotAxis) => ({
+  const axis = ({ title, bare, scale, min, max, format }: PlotAxis) => ({
     type: scale === 'log' ? ('logarithmic' as const) : ('linear' as const),
     ...(min === undefined ? {} : { min }),
     ...(max === undefined ? {} : { max }),
-    title: { display: true, text: title, color: theme.foreground, font },
+    title: { display: bare !== true, text: title, color: theme.foreground, font },
     ticks: {
       color: theme.muted,
       font,

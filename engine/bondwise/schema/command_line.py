@@ -51,6 +51,13 @@ class Problem(Record):
     remedy: str
 
 
+class DeviceInfo(Record):
+    device: Annotated[str, Field(description="`cpu`, `cuda:N` or `mps`.")]
+    name: str
+    memory: Annotated[int, Field(description="Free bytes.")]
+    memory_total: int
+
+
 class Doctor(Record):
     """`doctor --json`."""
 
@@ -64,5 +71,46 @@ class Doctor(Record):
     memory: Annotated[int, Field(description="Free bytes on that device.")]
     memory_total: int
     host_memory: int
+    cores: Annotated[int, Field(description="Processor cores that this process may use.")] = 1
+    devices: Annotated[list[DeviceInfo], Field(description="All GPUs; the CPU where there is none.")] = []
     disk: Annotated[int, Field(description="Free bytes where the current folder lies.")]
     problems: list[Problem]
+
+
+class TensorFacts(Record):
+    """`tensor FILE NAME --json`. Figures are of the finite values; null where there are none."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    count: int
+    nan: int
+    infinite: int
+    zeros: int
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    deviation: Annotated[float | None, Field(description="Standard deviation.")]
+    norm: Annotated[float | None, Field(description="Frobenius norm.")]
+    low: Annotated[float, Field(description="Where the first bin of the histogram begins.")]
+    high: Annotated[float, Field(description="Where the last one ends.")]
+    histogram: Annotated[list[int], Field(description="Values in each of the equal bins.")]
+
+
+class SpectrumMark(Record):
+    """What low rank at that size would keep of a matrix."""
+
+    keep: Annotated[float, Field(description="Part of the parameters.")]
+    chi: int
+    parameters: int
+    relative_error: Annotated[float, Field(description="Of the best approximation of that rank, in the Frobenius norm.")]
+
+
+class TensorSpectrum(Record):
+    """`tensor FILE NAME --spectrum --json`: of the tensor as a matrix [first axis, all others]."""
+
+    name: str
+    rows: int
+    columns: int
+    values: Annotated[list[float], Field(description="Singular values, the largest first.")]
+    marks: list[SpectrumMark]

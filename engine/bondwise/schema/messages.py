@@ -7,10 +7,47 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Predicted, Record, Strict
+from bondwise.schema.command_line import TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
-from bondwise.schema.results import Evaluation, LayerFigures
-from bondwise.schema.runs import RunStatus
+from bondwise.schema.requests import RunRequest
+from bondwise.schema.results import Evaluation, HealResult, LayerFigures, RunResult
+from bondwise.schema.runs import (
+    ErrorInfo,
+    EstimateEvent,
+    HealPlanEvent,
+    HealStepEvent,
+    HealValidationEvent,
+    RunState,
+    RunStatus,
+)
+
+
+class HealHistory(Record):
+    """What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several."""
+
+    plan: HealPlanEvent | None = None
+    width: Annotated[int, Field(ge=1, description="Steps that one of `steps` stands for.")] = 1
+    steps: list[HealStepEvent] = []
+    validations: list[HealValidationEvent] = []
+
+
+class RunView(Record):
+    """A run as its panel shows it, without what its work has told."""
+
+    directory: str
+    title: str
+    state: RunState
+    status: RunStatus | None = None
+    request: RunRequest | None = None
+    result: RunResult | None = None
+    estimate: EstimateEvent | None = None
+    evaluations: dict[str, Evaluation] = {}
+    warnings: list[str] = []
+    error: ErrorInfo | None = None
+    starts: Annotated[int, Field(description="How often a process took the run up.")] = 0
+    device: str | None = None
+    stopping: Annotated[bool, Field(description="It was asked to stop and keep the best.")] = False
 
 
 class CompareSide(Record):
@@ -24,6 +61,8 @@ class CompareSide(Record):
 class CompareData(Record):
     original: CompareSide
     compressed: CompareSide
+    healed: Annotated[CompareSide | None, Field(description="Where the folder was healed; `compressed` is what it was before that.")] = None
+    healing: Annotated[HealResult | None, Field(description="The last one.")] = None
     predicted: Predicted | None = None
     layers: list[LayerFigures]
 
@@ -42,11 +81,25 @@ class WebviewRequest(Strict):
         "profileLayers",
         "planCompression",
         "cancelRun",
+        "resumeRun",
+        "finishRun",
         "showRun",
+        "showLog",
+        "showModel",
+        "compare",
+        "copyCommand",
         "saveFile",
         "copyText",
+        "tensorFacts",
+        "tensorSpectrum",
     ]
-    argument: Annotated[str, Field(description="A layer for revealLayer; the text for copyText; the content for saveFile.")] | None = None
+    argument: (
+        Annotated[
+            str,
+            Field(description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile."),
+        ]
+        | None
+    ) = None
     name: Annotated[str, Field(description="The name to propose for saveFile.")] | None = None
     layers: list[str] | None = None
 
@@ -102,7 +155,59 @@ class HostPlan(Strict):
     plan: Annotated[PlanResult | None, Field(description="Null while it is not known, or no longer what the rules say.")]
 
 
+class TensorFile(Record):
+    """A safetensors file, by its header alone."""
+
+    name: str
+    bytes: Annotated[int, Field(description="Of the whole file.")]
+    header_bytes: int
+    metadata: Annotated[dict[str, str], Field(description="Free text of whoever wrote the file.")]
+    tensors: list[TensorInfo]
+
+
+class HostTensors(Strict):
+    type: Literal["tensors"] = "tensors"
+    file: TensorFile
+    choose: Annotated[str | None, Field(description="A tensor to choose; null leaves it to the view.")]
+
+
+class HostTensorFacts(Strict):
+    """What was computed of a tensor, or why it could not be."""
+
+    type: Literal["tensorFacts"] = "tensorFacts"
+    name: str
+    facts: TensorFacts | None = None
+    spectrum: TensorSpectrum | None = None
+    problem: str | None = None
+
+
+class HostRun(Strict):
+    """The run of the panel, as it stands now."""
+
+    type: Literal["run"] = "run"
+    run: RunView
+
+
+class HostHeal(Strict):
+    """What is new in the training: points to add, or all of them."""
+
+    type: Literal["heal"] = "heal"
+    history: HealHistory
+    whole: Annotated[bool, Field(description="What was told before is forgotten.")] = False
+
+
 HostMessage = Annotated[
-    HostReply | HostCompare | HostSensitivity | HostCells | HostProfileRun | HostSelection | HostPlan, Field(discriminator="type")
+    HostReply
+    | HostCompare
+    | HostSensitivity
+    | HostCells
+    | HostProfileRun
+    | HostSelection
+    | HostPlan
+    | HostTensors
+    | HostTensorFacts
+    | HostRun
+    | HostHeal,
+    Field(discriminator="type"),
 ]
 """Extension → webview."""

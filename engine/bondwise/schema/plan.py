@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from bondwise.schema.base import Method, Predicted, Record, Strict
-from bondwise.schema.requests import METHOD_HELP, REFIT_HELP, CalibrationOptions, EvaluateOptions, QuantizeRule, TensorizeRule
+from bondwise.schema.requests import METHOD_HELP, REFIT_HELP, CalibrationOptions, EvaluateOptions, HealSettings, QuantizeRule, TensorizeRule
 
 
 class Budget(Strict):
@@ -19,6 +19,12 @@ class Budget(Strict):
     floor: Annotated[float, Field(ge=0, le=1, description="No layer keeps less than this part of its parameters.")] = 0.1
     ceiling: Annotated[float, Field(gt=0, le=1, description="A layer that would keep more than this part stays dense.")] = 0.95
     method: Annotated[Method, Field(description=METHOD_HELP)] = "plain"
+
+
+class PlanHeal(HealSettings):
+    output: Annotated[
+        str | None, Field(description="The folder of the healed model; relative to the plan's folder. Left out: OUTPUT-healed.")
+    ] = None
 
 
 class PlanFile(Strict):
@@ -43,7 +49,8 @@ class PlanFile(Strict):
     ] = []
     calibration: Annotated[CalibrationOptions, Field(description="The text for all methods but `plain`.")] | None = None
     refit: Annotated[list[str], Field(description=REFIT_HELP)] | None = None
-    evaluate: Annotated[EvaluateOptions, Field(description="How both models are measured; leave it out to measure nothing.")] | None = None
+    heal: Annotated[PlanHeal, Field(description="How the compressed model is trained; leave it out to stop there.")] | None = None
+    evaluate: Annotated[EvaluateOptions, Field(description="How the models are measured; leave it out to measure nothing.")] | None = None
 
     @model_validator(mode="after")
     def _one_kind(self) -> PlanFile:

@@ -55,6 +55,13 @@ class EvaluateOptions(Strict):
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
 
 
+class HealData(Strict):
+    """One source of text, and its share among several."""
+
+    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
+    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
+
+
 class CalibrationOptions(Strict):
     """The text that the methods `input` and `fisher` learn from."""
 
@@ -65,6 +72,9 @@ class CalibrationOptions(Strict):
             "model writes itself."
         ),
     ] = "builtin"
+    also: Annotated[
+        list[HealData], Field(description="More texts, whose sequences come by turns with those of `data`, which has the weight 1.")
+    ] = []
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     sequences: Annotated[int, Field(ge=1, description="More make the result better, for other texts above all, and take longer.")] = 16
 
@@ -177,17 +187,10 @@ class ProfileOptions(Strict):
         return self
 
 
-class HealData(Strict):
-    """One source of text, and its share among several."""
-
-    data: Annotated[str, Field(description="A .txt or .jsonl file, a hub data set id, or `builtin`; its calibration part is used.")]
-    weight: Annotated[float, Field(gt=0, description="Of the tokens, beside those of the other sources.")] = 1.0
-
-
-class HealOptions(Strict):
+class HealSettings(Strict):
     """How long, on what and with which loss the cores of a compressed model are trained."""
 
-    data: Annotated[list[HealData], Field(min_length=1)] = [HealData(data="builtin")]
+    data: Annotated[list[HealData], Field(min_length=1, description="What to train on.")] = [HealData(data="builtin")]
     length: Annotated[int, Field(ge=8, description="Tokens in a sequence.")] = 512
     batch: Annotated[int, Field(ge=1, description="Sequences in a step.")] = 8
     minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
@@ -196,32 +199,48 @@ class HealOptions(Strict):
     learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
     distill: Annotated[
         float, Field(ge=0, le=1, description="Share of the loss that is KL(original ‖ model); the rest is cross entropy.")
     ] = 0.5
     temperature: Annotated[float, Field(gt=0, description="Of both distributions in that KL.")] = 1.0
     teacher: Annotated[str, Field(description="The original model's folder; null: where the compressed one says it is.")] | None = None
+    teacher_device: Annotated[
+        str | None, Field(description="Where the original computes, as `device`; null: where the model does. Of one process.")
+    ] = None
+    teacher_top: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Learn from so many of the original's likeliest next tokens, all others as one; they are kept on disk for "
+            "other runs. Null: from all of them.",
+        ),
+    ] = None
     train: Annotated[
         list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
     ] = []
     recompute: Annotated[bool, Field(description="Compute activations again in the backward pass: less memory, more time.")] = False
     validation_sequences: Annotated[int, Field(ge=1, description="Of the data's evaluation part.")] = 8
-    validations: Annotated[int, Field(ge=1, description="How often in the run the model is validated, evenly spaced in steps.")] = 10
+    validations: Annotated[
+        int, Field(ge=1, description="How often in the run the model is validated, at most; evenly spaced in steps.")
+    ] = 10
     patience: Annotated[int, Field(ge=1, description="Validations in a row without a better one, after which the run ends.")] | None = None
     save_minutes: Annotated[float, Field(gt=0, description="Between two resume points.")] = 5.0
     keep: Annotated[int, Field(ge=1, description="Resume points that stay.")] = 2
     prompt: Annotated[str, Field(description="What the models continue at each validation.")] = "The capital of France is"
     sample_tokens: Annotated[int, Field(ge=0, description="Tokens that they continue it by.")] = 40
-    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
-    evaluate: EvaluateOptions | None = None
 
     @model_validator(mode="after")
-    def _one_budget(self) -> HealOptions:
+    def _one_budget(self) -> HealSettings:
         given = [name for name in ("minutes", "tokens", "epochs") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of minutes, tokens and epochs, not {', '.join(given) or 'none'}")
         return self
+
+
+class HealOptions(HealSettings):
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
 
 
 class SampleModelOptions(Strict):
@@ -235,6 +254,8 @@ class _Request(Strict):
     device: Annotated[str, Field(description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")] = "auto"
     seed: int = 0
     allow_code: Annotated[bool, Field(description="The user allowed this model folder's own Python code.")] = False
+    processes: Annotated[int, Field(ge=1, description="How many torchrun starts on this machine; 1: without torchrun.")] = 1
+    after: Annotated[str | None, Field(description="A run directory: this run waits until that one is done.")] = None
 
 
 class TensorizeRequest(_Request):

@@ -114,7 +114,7 @@ class HealResult(Record):
 
     kind: Literal["heal"] = "heal"
     output: str
-    stopped: Annotated[Literal["budget", "plateau", "diverged"], Field(description="What ended the training.")]
+    stopped: Annotated[Literal["budget", "plateau", "diverged", "asked"], Field(description="What ended the training.")]
     teacher_loss: Annotated[float | None, Field(description="The original's; null without distillation.")] = None
     start_loss: float
     best_loss: float

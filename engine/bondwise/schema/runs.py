@@ -55,7 +55,9 @@ class RunStatus(Record):
 class RankStatus(Record):
     """`rank-N.json`: what one of several processes says of its part of a run."""
 
-    state: Literal["running", "done", "failed"]
+    state: Annotated[
+        Literal["running", "ready", "done", "failed", "cancelled"], Field(description="Ready: to train together with the others.")
+    ]
     process: ProcessIdentity
     layers: Annotated[list[str], Field(description="Made by this process.")] = []
     error: ErrorInfo | None = None
@@ -167,7 +169,7 @@ class HealStepEvent(Event):
     gradient: Annotated[float, Field(description="Norm of the gradient before it is shortened.")]
     learning_rate: float
     tokens_per_second: float
-    memory: Annotated[int, Field(description="Bytes: the most on a GPU so far, of the process on a CPU.")]
+    memory: Annotated[dict[str, int], Field(description="Bytes by device: the most on a GPU so far, of the process on a CPU.")]
 
 
 class HealValidationEvent(Event):

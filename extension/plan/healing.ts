@@ -1,0 +1,103 @@
+/** The arithmetic of “Heal Model…”: budgets as they are typed, and steps that suit the machine. */
+import type { HealOptions } from '../protocol/types.ts';
+
+/** One of the three ways to say how long. */
+export type HealBudget = { readonly minutes: number } | { readonly tokens: number } | { readonly epochs: number };
+
+const MULTIPLES: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9 };
+
+/** `45` and `45 min` are minutes; `2 h`; `2M tokens`; `1.5 epochs`. Undefined for nothing typed. */
+export function parseHealBudget(text: string): HealBudget | { readonly problem: string; readonly remedy: string } | undefined {
+  const typed = text.trim().toLowerCase();
+  if (typed === '') {
+    return undefined;
+  }
+  const remedy = 'Type minutes (45), hours (2 h), tokens (2M tokens) or epochs (2 epochs).';
+  const [, digits, multiple = '', unit = ''] = /^(\d+(?:\.\d+)?|\.\d+)\s*([kmbg](?=\s*t|$))?\s*([a-z]*)$/.exec(typed.replaceAll(',', '')) ?? [];
+  if (digits === undefined) {
+    return { problem: `“${text.trim()}” is not a budget.`, remedy };
+  }
+  const amount = Number(digits) * (MULTIPLES[multiple] ?? 1);
+  if (amount <= 0) {
+    return { problem: 'The budget must be more than nothing.', remedy };
+  }
+  if (/^tok(en)?s?$|^t$/.test(unit) || (multiple !== '' && unit === '')) {
+    return { tokens: Math.round(amount) };
+  }
+  if (/^ep(och)?s?$|^e$/.test(unit)) {
+    return { epochs: amount };
+  }
+  if (/^(m|min|mins|minutes?)?$/.test(unit)) {
+    return { minutes: amount };
+  }
+  return /^(h|hours?)$/.test(unit) ? { minutes: 60 * amount } : { problem: `“${unit}” is no unit of a budget.`, remedy };
+}
+
+/** `20 min`, `2 h`, `2M tokens`, `1 epoch`. */
+export function budgetText(budget: HealBudget): string {
+  if ('minutes' in budget) {
+    const { minutes } = budget;
+    return minutes >= 60 && minutes % 60 === 0 ? `${minutes / 60} h` : `${Number(minutes.toPrecision(3))} min`;
+  }
+  if ('epochs' in budget) {
+    return `${budget.epochs} ${budget.epochs === 1 ? 'epoch' : 'epochs'}`;
+  }
+  const { tokens } = budget;
+  const [scale, unit] = tokens >= 1e9 ? [1e9, 'B'] : tokens >= 1e6 ? [1e6, 'M'] : tokens >= 1e3 ? [1e3, 'K'] : [1, ''];
+  return `${Number((tokens / scale).toPrecision(3))}${unit} tokens`;
+}
+
+/** What of a machine decides how large a step should be. */
+export interface Machine {
+  /** `cpu`, `cuda:0`, `mps`. */
+  readonly device: string;
+  readonly cores: number;
+}
+
+export interface Load {
+  /** Parameters of the model that is healed. */
+  readonly parameters: number;
+  /** Parameters of the original; 0 where it is not loaded. */
+  readonly original: number;
+}
+
+/** Multiply-adds a second of one core, as healing reached on an AMD EPYC. */
+const CORE_RATE = 22e9;
+
+/** Multiply-adds per token: the model forward, and backward for what flows through it; the original forward only. */
+function multiplyAdds({ parameters, original }: Load): number {
+  return 2.5 * parameters + original;
+}
+
+/** Tokens a second, give or take a factor of two; undefined for devices that nothing was measured on. */
+export function guessedSpeed(load: Load, { device, cores }: Machine): number | undefined {
+  return device === 'cpu' ? (CORE_RATE * cores) / multiplyAdds(load) : undefined;
+}
+
+/** The speed of an earlier healing, for a model of another size. */
+export function scaledSpeed(tokensPerSecond: number, before: Load, load: Load): number {
+  return (tokensPerSecond * multiplyAdds(before)) / multiplyAdds(load);
+}
+
+/** Seconds that a step should take at most on a slow machine, and seconds of training between two validations at least. */
+const STEP = 5;
+const VALIDATION = 30;
+
+/** Shorter and smaller steps where a step of the usual size would take half a minute; validations that leave room for steps. */
+export function proposeSteps(budget: HealBudget, { device }: Pick<Machine, 'device'>, speed: number | undefined): Partial<Pick<HealOptions, 'length' | 'batch' | 'validations'>> {
+  const length = 256;
+  const size = device === 'cpu' && speed !== undefined ? { length, batch: Math.min(8, Math.max(1, Math.round((speed * STEP) / length))) } : {};
+  const validations = 'minutes' in budget ? { validations: Math.min(10, Math.max(2, Math.round((60 * budget.minutes) / VALIDATION))) } : {};
+  return { ...size, ...validations };
+}
+
+/** Tokens that a budget in minutes is worth, as far as the speed is known. */
+export function tokensIn(budget: HealBudget, speed: number | undefined): number | undefined {
+  return 'tokens' in budget ? budget.tokens : 'minutes' in budget && speed !== undefined ? 60 * budget.minutes * speed : undefined;
+}
+
+/** Bytes that are needed at least: both models, and what trains with its gradients and moments; activations come on top. */
+export function leastMemory({ parameters, original }: Load, trained: number, { device }: Pick<Machine, 'device'>): number {
+  const item = device === 'cpu' ? 4 : 2;
+  return item * (parameters + original) + trained * (12 + (item < 4 ? 4 : 0));
+}

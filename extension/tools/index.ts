@@ -1,0 +1,23 @@
+/** The tools that language models in the editor may call. */
+import * as vscode from 'vscode';
+import { listLayers, listModels, type ReadingParts, readProfile, runStatus } from './reading.ts';
+import { registerTool } from './tool.ts';
+import { planTool, profileTool, runPlanTool, tensorizeTool, type WorkingParts } from './working.ts';
+
+/** Those that write are there in trusted workspaces only. */
+export function languageModelTools(parts: ReadingParts & WorkingParts): vscode.Disposable {
+  const reading = vscode.Disposable.from(registerTool(listModels(parts)), registerTool(listLayers(parts)), registerTool(readProfile(parts)), registerTool(runStatus(parts)));
+  let working: vscode.Disposable | undefined;
+  const add = () => {
+    working ??= vscode.Disposable.from(registerTool(tensorizeTool(parts)), registerTool(profileTool(parts)), registerTool(planTool(parts)), registerTool(runPlanTool(parts)));
+  };
+  if (vscode.workspace.isTrusted) {
+    add();
+  }
+  const trust = vscode.workspace.onDidGrantWorkspaceTrust(add);
+  return new vscode.Disposable(() => {
+    trust.dispose();
+    working?.dispose();
+    reading.dispose();
+  });
+}

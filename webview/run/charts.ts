@@ -1,0 +1,62 @@
+/** The charts of a healing. */
+import type { RunView } from '../../extension/protocol/types.ts';
+import type { History } from '../../extension/runs/healFold.ts';
+import { LinePlot } from '../ui/chart.ts';
+import { h } from '../ui/dom.ts';
+import type { PlotLine } from '../ui/plot.ts';
+import type { Theme } from '../ui/theme.ts';
+import { curvesOf } from './curves.ts';
+
+export class HealCharts {
+  readonly #plots = new Map<string, { readonly plot: LinePlot; readonly element: HTMLElement }>();
+  readonly #main = h('div', {});
+  readonly #small = h('div', { class: 'small' });
+  readonly element = h('div', { class: 'charts' }, this.#main, this.#small);
+  readonly #pick: (step: number) => void;
+
+  /** @param pick called with the step of a validation that was clicked. */
+  constructor(pick: (step: number) => void) {
+    this.#pick = pick;
+  }
+
+  show(run: RunView, history: History, theme: Theme): void {
+    const last = Math.max(history.plan?.plan.steps ?? 0, history.steps.at(-1)?.step ?? 0, 1);
+    const validations = history.validations.map(({ step }) => step);
+    for (const [index, { id, title, plot }] of curvesOf(run, history, theme).entries()) {
+      const chart = this.#plots.get(id) ?? this.#add(id, title, index === 0, index === 0 ? keysOf(plot.lines) : undefined);
+      const pick = (line: number, point: number) => {
+        const step = plot.lines[line]?.kind === 'measured' ? validations[point] : undefined;
+        if (step !== undefined) {
+          this.#pick(step);
+        }
+      };
+      const label = `${title} over ${last.toLocaleString('en')} steps. The table has the numbers.`;
+      chart.plot.show({ ...plot, label, x: { title: 'Step', bare: index > 0, scale: 'linear', min: 0, max: last, format: value => value.toLocaleString('en') }, ...(index === 0 ? { onPick: pick } : {}) }, theme);
+    }
+  }
+
+  #add(id: string, title: string, isMain: boolean, keys: HTMLElement | undefined): { readonly plot: LinePlot; readonly element: HTMLElement } {
+    const plot = new LinePlot();
+    const element = h('figure', {}, h('figcaption', {}, title), keys, plot.element);
+    (isMain ? this.#main : this.#small).append(element);
+    const made = { plot, element };
+    this.#plots.set(id, made);
+    return made;
+  }
+}
+
+function keysOf(lines: readonly PlotLine[]): HTMLElement {
+  const entry = (colour: string | undefined, glyph: string, text: string) => {
+    const mark = h('i', { class: 'glyph', 'aria-hidden': 'true' }, glyph);
+    if (colour !== undefined) {
+      mark.style.color = colour;
+    }
+    return h('li', {}, mark, text);
+  };
+  return h(
+    'ul',
+    { class: 'keys', 'aria-label': 'Lines' },
+    ...lines.map(({ label, colour, kind }) => entry(colour, kind === 'trend' ? '━' : '●', kind === 'trend' ? `${label}, what it trains on` : `${label}, text held back (click: what it wrote)`)),
+    entry(undefined, '╌', 'the original, and the model before healing, on the text held back'),
+  );
+}

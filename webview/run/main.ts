@@ -1,0 +1,36 @@
+/** The run panel: asks for its run, and passes on what comes. */
+import { Channel, type Host } from '../ui/channel.ts';
+import { h } from '../ui/dom.ts';
+import { button } from '../ui/toolkit.ts';
+import { readState } from './state.ts';
+import '../ui/base.css';
+import '../ui/controls.css';
+import '../ui/charts.css';
+import '../ui/samples.css';
+import './style.css';
+import { RunPanelView } from './view.ts';
+
+declare function acquireVsCodeApi(): Host;
+
+const host = acquireVsCodeApi();
+const root = document.getElementById('root') ?? document.body;
+
+const channel = new Channel(host, message => {
+  if (message.type === 'run' || message.type === 'heal') {
+    view.take(message);
+  }
+});
+const view = new RunPanelView(readState(host.getState()), {
+  request: (method, argument, rest) => channel.request(method, argument, rest),
+  save: state => host.setState(state),
+});
+
+function load(): void {
+  root.replaceChildren(view.element);
+  channel.request('ready').catch((error: unknown) => {
+    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
+    root.replaceChildren(problem, button('Try Again', load));
+  });
+}
+
+load();

@@ -1,0 +1,19 @@
+/** The curves as a table: for who cannot see the charts, or wants to copy. */
+import type { RunView } from '../../extension/protocol/types.ts';
+import type { History } from '../../extension/runs/healFold.ts';
+import { h } from '../ui/dom.ts';
+import { COLUMNS, rowsOf } from './rows.ts';
+
+export function tableView(run: RunView, history: History): HTMLElement {
+  return h(
+    'div',
+    { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Steps and validations' },
+    h(
+      'table',
+      {},
+      h('caption', {}, 'Steps and validations, the latest first'),
+      h('thead', {}, h('tr', {}, ...COLUMNS.map(name => h('th', { scope: 'col' }, name)))),
+      h('tbody', {}, ...rowsOf(run, history).map(({ step, cells }) => h('tr', {}, h('th', { scope: 'row' }, step.toLocaleString('en')), ...cells.map(text => h('td', {}, text))))),
+    ),
+  );
+}

@@ -1,0 +1,107 @@
+/** The list of tensors. A file may have half a million: only the rows in sight are elements. */
+import type { TensorInfo } from '../../extension/protocol/types.ts';
+import { h } from '../ui/dom.ts';
+import { COLUMNS, type ColumnId, type Sort } from './rows.ts';
+
+export interface ListActions {
+  readonly sort: (column: ColumnId) => void;
+  readonly choose: (tensor: TensorInfo) => void;
+}
+
+/** Pixels; style.css gives rows this height. */
+const ROW = 24;
+/** Rows drawn above and below those in sight, so that scrolling shows no gap. */
+const SPARE = 12;
+
+export class TensorList {
+  readonly element: HTMLElement;
+  readonly #actions: ListActions;
+  readonly #head = h('div', { role: 'row', class: 'row head' });
+  readonly #rows = h('div', { role: 'rowgroup', class: 'rows' });
+  readonly #scroller: HTMLElement;
+  #shown: readonly TensorInfo[] = [];
+  #chosen: string | undefined;
+
+  constructor(actions: ListActions) {
+    this.#actions = actions;
+    this.#scroller = h('div', { class: 'scroller', tabindex: '0', role: 'grid', 'aria-label': 'Tensors' }, h('div', { role: 'rowgroup', class: 'heads' }, this.#head), this.#rows);
+    this.element = this.#scroller;
+    this.#scroller.addEventListener('scroll', () => this.#draw());
+    this.#scroller.addEventListener('keydown', event => this.#key(event));
+    new ResizeObserver(() => this.#draw()).observe(this.#scroller);
+  }
+
+  show(tensors: readonly TensorInfo[], sort: Sort, chosen: string | undefined): void {
+    this.#shown = tensors;
+    this.#chosen = chosen;
+    const focused = document.activeElement instanceof HTMLElement && this.#head.contains(document.activeElement) ? document.activeElement.dataset.column : undefined;
+    this.#head.replaceChildren(...COLUMNS.map(({ id, name }) => this.#header(id, name, sort)));
+    if (focused !== undefined) {
+      this.#head.querySelector<HTMLElement>(`[data-column="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    }
+    this.#scroller.setAttribute('aria-rowcount', String(tensors.length + 1));
+    this.#rows.style.height = `${tensors.length * ROW}px`;
+    this.#draw();
+  }
+
+  /** Scrolls it into sight, if it is among those shown. */
+  reveal(tensor: TensorInfo): void {
+    const at = this.#shown.indexOf(tensor);
+    if (at < 0) {
+      return;
+    }
+    const head = this.#head.offsetHeight;
+    const top = at * ROW;
+    const { scrollTop, clientHeight } = this.#scroller;
+    if (top < scrollTop) {
+      this.#scroller.scrollTop = top;
+    } else if (top + ROW + head > scrollTop + clientHeight) {
+      this.#scroller.scrollTop = top + ROW + head - clientHeight;
+    }
+  }
+
+  #header(id: ColumnId, name: string, { column, descending }: Sort): HTMLElement {
+    const isSorted = id === column;
+    const arrow = isSorted ? (descending ? ' ↓' : ' ↑') : '';
+    const control = h('button', { type: 'button', 'data-column': id, title: `Sort by ${name.toLowerCase()}` }, name, h('span', { 'aria-hidden': 'true' }, arrow));
+    control.addEventListener('click', () => this.#actions.sort(id));
+    return h('div', { role: 'columnheader', class: id, 'aria-sort': isSorted ? (descending ? 'descending' : 'ascending') : 'none' }, control);
+  }
+
+  #draw(): void {
+    const first = Math.max(0, Math.floor(this.#scroller.scrollTop / ROW) - SPARE);
+    const last = Math.min(this.#shown.length, Math.ceil((this.#scroller.scrollTop + this.#scroller.clientHeight) / ROW) + SPARE);
+    this.#rows.replaceChildren(...this.#shown.slice(first, last).map((tensor, index) => this.#row(tensor, first + index)));
+    const active = this.#rows.querySelector('[aria-selected="true"]');
+    if (active) {
+      this.#scroller.setAttribute('aria-activedescendant', active.id);
+    } else {
+      this.#scroller.removeAttribute('aria-activedescendant');
+    }
+  }
+
+  #row(tensor: TensorInfo, at: number): HTMLElement {
+    const isChosen = tensor.name === this.#chosen;
+    const cells = COLUMNS.map(({ id, text }) => h('div', { role: id === 'name' ? 'rowheader' : 'gridcell', class: id, title: id === 'name' ? tensor.name : undefined }, text(tensor)));
+    const row = h('div', { role: 'row', id: `row-${at}`, class: isChosen ? 'row chosen' : 'row', 'aria-rowindex': String(at + 2), 'aria-selected': String(isChosen) }, ...cells);
+    row.style.top = `${at * ROW}px`;
+    row.addEventListener('click', () => this.#actions.choose(tensor));
+    return row;
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (event.target !== this.#scroller) {
+      return;
+    }
+    const page = Math.max(1, Math.floor(this.#scroller.clientHeight / ROW) - 2);
+    const now = this.#shown.findIndex(({ name }) => name === this.#chosen);
+    const moves: Readonly<Record<string, number>> = { ArrowDown: now + 1, ArrowUp: now - 1, PageDown: now + page, PageUp: now - page, Home: 0, End: this.#shown.length - 1 };
+    const to = moves[event.key];
+    const tensor = to === undefined ? undefined : this.#shown[Math.min(Math.max(to, 0), this.#shown.length - 1)];
+    if (tensor && to !== undefined) {
+      event.preventDefault();
+      this.#actions.choose(tensor);
+      this.reveal(tensor);
+    }
+  }
+}
