@@ -79,7 +79,7 @@ def round_nearest(weight: Tensor, bits: int) -> Rounded:
     levels = torch.tensor(NF4, device=exact.device).half() if bits == 4 else uniform_levels(bits, exact.device)
     groups = _in_groups(exact)  # [rows, groups, GROUP]
     scales = _safe(groups.abs().amax(2) / float(levels.abs().max())).half()
-    scaled = groups / scales.float()[..., None]
+    scaled = (groups / scales.float()[..., None]).contiguous()
     codes = torch.bucketize(scaled, _borders(levels.float())).to(torch.uint8).flatten(1)[:, : exact.shape[1]]
     return Rounded(codes.contiguous(), scales, levels, None)
 

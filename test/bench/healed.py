@@ -38,9 +38,14 @@ DATA = os.environ.get("BONDWISE_TEST_DATA")
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
 MADE = bondwise_home() / "bench" / "healed"
 TEXT = f"{DATA}/wikitext2/train_2mb.txt" if DATA else "builtin"
-MEASURED = {"documentation": "builtin"} | ({"wikitext": f"{DATA}/wikitext2/test.txt"} if DATA else {})
+MEASURED = {"documentation": "builtin"} | (
+    {"wikitext": f"{DATA}/wikitext2/test.txt"} if DATA else {}
+)
 STARTS = os.environ.get("BONDWISE_BENCH_STARTS", "p50 l80 l60").split()
-BUDGETS = [int(tokens) for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "98304 196608 393216").split()]
+BUDGETS = [
+    int(tokens)
+    for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "98304 196608 393216").split()
+]
 SHARES = os.environ.get("BONDWISE_BENCH_DISTILL", "0.5 0").split()
 RATE = os.environ.get("BONDWISE_BENCH_RATE", "1e-3")
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
@@ -48,16 +53,26 @@ LENGTH, BATCH, VALIDATIONS = 256, 4, 4
 
 
 def engine(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "bondwise", *arguments], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, "-m", "bondwise", *arguments], check=True, stdout=sys.stderr
+    )
 
 
 def layers_of(start: str) -> tuple[list[Layer], float]:
     """Which layers, and what part of their parameters stays."""
     every = map_model(open_checkpoint(MODEL)).layers
     first = 4 if start == "p50" else 1
-    some = [layer for layer in every if layer.block >= first and layer.name.rsplit(".", 1)[-1] in PARTS]
-    whole, theirs = (sum(layer.weight_parameters for layer in found) for found in (every, some))
-    return some, 0.5 if start == "p50" else 1 - (1 - int(start[1:]) / 100) * whole / theirs
+    some = [
+        layer
+        for layer in every
+        if layer.block >= first and layer.name.rsplit(".", 1)[-1] in PARTS
+    ]
+    whole, theirs = (
+        sum(layer.weight_parameters for layer in found) for found in (every, some)
+    )
+    return some, 0.5 if start == "p50" else 1 - (
+        1 - int(start[1:]) / 100
+    ) * whole / theirs
 
 
 def compressed(start: str) -> Path:
@@ -77,7 +92,9 @@ def compressed(start: str) -> Path:
         "--run",
         str(MADE / "profile"),
     )
-    curves = {curve["layer"]: curve for curve in json.loads(profile.read_text())["curves"]}
+    curves = {
+        curve["layer"]: curve for curve in json.loads(profile.read_text())["curves"]
+    }
     some, keep = layers_of(start)
     candidates: list[Candidate] = []
     for layer in some:
@@ -89,11 +106,17 @@ def compressed(start: str) -> Path:
         candidates.append(
             Candidate(
                 layer,
-                tuple(Point(*row, 0.0, 0.0) for row in rows if row[1] < layer.weight_parameters),
+                tuple(
+                    Point(*row, 0.0, 0.0)
+                    for row in rows
+                    if row[1] < layer.weight_parameters
+                ),
             )
         )
     total = sum(layer.weight_parameters for layer in some)
-    problem = Problem(parameters=total, bytes=2 * total, baseline=None, candidates=tuple(candidates))
+    problem = Problem(
+        parameters=total, bytes=2 * total, baseline=None, candidates=tuple(candidates)
+    )
     state = choose(
         problem,
         sweep(problem),
@@ -130,8 +153,18 @@ def measured(folder: Path) -> dict[str, float]:
     kept = MADE / f"{folder.name}.perplexity.json"
     if not kept.is_file():
         tokenizer, model = load_tokenizer(MODEL), load_model(folder)
-        texts = {name: token_sequences(tokenizer, text, "evaluation", length=512, sequences=8, seed=0) for name, text in MEASURED.items()}
-        found = {name: math.exp(statistics.fmean(float(score(model, row).losses.mean()) for row in ids)) for name, ids in texts.items()}
+        texts = {
+            name: token_sequences(
+                tokenizer, text, "evaluation", length=512, sequences=8, seed=0
+            )
+            for name, text in MEASURED.items()
+        }
+        found = {
+            name: math.exp(
+                statistics.fmean(float(score(model, row).losses.mean()) for row in ids)
+            )
+            for name, ids in texts.items()
+        }
         kept.write_text(json.dumps(found))
     return json.loads(kept.read_text())
 
@@ -140,7 +173,11 @@ def healed(start: str, tokens: int, distill: str) -> Path:
     """The folder, made once. A run that was stopped goes on."""
     made, run = (MADE / f"{start}-{tokens}-{distill}{what}" for what in ("", ".run"))
     if not made.is_dir():
-        sources = [argument for data in dict.fromkeys([TEXT, "builtin"]) for argument in ("--data", data)]
+        sources = [
+            argument
+            for data in dict.fromkeys([TEXT, "builtin"])
+            for argument in ("--data", data)
+        ]
         shape = [
             "--length",
             str(LENGTH),
@@ -168,8 +205,15 @@ def healed(start: str, tokens: int, distill: str) -> Path:
 
 def speed(start: str, tokens: int, distill: str) -> float:
     """The fastest stretch between two told steps."""
-    events = [json.loads(line) for line in (MADE / f"{start}-{tokens}-{distill}.run" / "events.ndjson").read_text().splitlines()]
-    return max(event["tokens_per_second"] for event in events if event["type"] == "heal-step")
+    events = [
+        json.loads(line)
+        for line in (MADE / f"{start}-{tokens}-{distill}.run" / "events.ndjson")
+        .read_text()
+        .splitlines()
+    ]
+    return max(
+        event["tokens_per_second"] for event in events if event["type"] == "heal-step"
+    )
 
 
 def bench() -> list[dict[str, Any]]:
@@ -177,17 +221,22 @@ def bench() -> list[dict[str, Any]]:
     original = measured(MODEL)
     rows: list[dict[str, Any]] = []
 
-    def row(start: str, tokens: int, distill: str, folder: Path, before: dict[str, float]) -> None:
+    def row(
+        start: str, tokens: int, distill: str, folder: Path, before: dict[str, float]
+    ) -> None:
         found = measured(folder)
         new: dict[str, Any] = {"start": start, "tokens": tokens, "distill": distill}
         for name, perplexity in found.items():
             new[f"{name}_perplexity"] = round(perplexity, 2)
             new[f"{name}_times"] = round(perplexity / original[name], 2)
             new[f"{name}_won_back"] = round(
-                math.log(before[name] / perplexity) / math.log(before[name] / original[name]),
+                math.log(before[name] / perplexity)
+                / math.log(before[name] / original[name]),
                 3,
             )
-        new["tokens_per_second"] = round(speed(start, tokens, distill)) if tokens else None
+        new["tokens_per_second"] = (
+            round(speed(start, tokens, distill)) if tokens else None
+        )
         print(f"healed {new}", file=sys.stderr, flush=True)
         rows.append(new)
 

@@ -69,8 +69,10 @@ def test_nf4_is_that_of_bitsandbytes() -> None:
     packed, state = functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
     theirs = functional.dequantize_4bit(packed, state)
     ours = round_nearest(weight, 4).dense()
-    # Their scales are float32, ours float16.
-    assert float((ours - theirs).abs().max()) < 2e-3 * float(weight.abs().max())
+    # Their scales are float32, ours float16: a number at the border of two levels may go to the other one.
+    same = (ours - theirs).abs() < 1e-3 * weight.abs().max()
+    assert float(same.float().mean()) > 0.995
+    assert float((ours - weight).norm()) == pytest.approx(float((theirs - weight).norm()), rel=1e-3)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
@@ -113,7 +115,7 @@ def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(layer(x), expected, atol=1e-5)
     assert torch.allclose(layer.dense(), rounded.dense() + factors.dense(), atol=1e-6)
     bfloat = layer.to(torch.bfloat16)
-    assert float((bfloat(x.bfloat16()).float() - expected).abs().max()) < 0.03 * float(expected.abs().max())
+    assert float((bfloat(x.bfloat16()).detach().float() - expected).abs().max()) < 0.03 * float(expected.abs().max())
 
 
 def test_the_table_says_what_each_scheme_really_loses() -> None:

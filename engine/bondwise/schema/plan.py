@@ -56,6 +56,8 @@ class PlanFile(Strict):
     def _one_kind(self) -> PlanFile:
         if bool(self.tensorize) == bool(self.quantize):
             raise ValueError("give rules under tensorize or under quantize; a model that shall have both takes a plan for each")
+        if self.quantize and self.heal is not None:
+            raise ValueError("what is quantized cannot be healed: heal first, and quantize by a plan of its own")
         return self
 
 
