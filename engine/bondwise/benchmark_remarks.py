@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 NOISE = 2.0
 """Standard errors within which two values are not told apart."""
+FEWEST = 3
+"""Timings below which nothing is said of a ratio: one of them may be anything."""
 BASELINES = ("int8", "nf4")
 """Quantizations of the whole original that a compressed model has to be compared with."""
 
@@ -50,7 +52,7 @@ def _slower(model: BenchmarkModel) -> Iterator[str]:
     slower = [
         f"{what} {timing.ratio:.2f}×"
         for what, timing in timings
-        if timing is not None and timing.ratio is not None and timing.ratio > 1 + noise_of(timing)
+        if timing is not None and timing.ratio is not None and timing.repeats >= FEWEST and timing.ratio > 1 + noise_of(timing)
     ]
     if slower:
         yield f"{model.name} is slower than the original: {', '.join(slower)} its time."
@@ -75,7 +77,9 @@ def is_chance(task: TaskResult) -> bool:
 
 
 def noise_of(timing: Timing) -> float:
-    """How much the fastest of several may have been disturbed: half the distance to the median, of either model."""
+    """How much of a ratio the machine may have made: half the distance of the fastest to the median, of either model, or what the ratio of
+    the medians says otherwise."""
     own = timing.median / timing.minimum - 1
     other = timing.original_median / timing.original_minimum - 1 if timing.original_median and timing.original_minimum else 0.0
-    return max(0.02, own / 2, other / 2)
+    apart = abs(timing.ratio - timing.median_ratio) if timing.ratio and timing.median_ratio else 0.0
+    return max(0.02, own / 2, other / 2, apart)

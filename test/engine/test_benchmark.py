@@ -244,6 +244,7 @@ def test_noise_of_a_ratio_is_half_the_way_to_the_median() -> None:
     quiet = Timing(minimum=1.0, median=1.0, repeats=3, original_minimum=1.0, original_median=1.0, ratio=1.0)
     assert noise_of(quiet) == 0.02
     assert noise_of(quiet.model_copy(update={"median": 1.2})) == pytest.approx(0.1)
+    assert noise_of(quiet.model_copy(update={"median_ratio": 1.3})) == pytest.approx(0.3)
 
 
 # --- the real five -------------------------------------------------------------------------------------------------------------------

@@ -18,19 +18,33 @@ function timing(ratio: number | null): Timing {
   return { minimum: 0.1, median: 0.101, repeats: 5, original_minimum: 0.1, original_median: 0.101, ratio, median_ratio: ratio };
 }
 
+const base = { device: 'cpu', dtype: 'float32', threads: 1, original: null, length: 256, decode_tokens: 16 };
+
+function speedOf() {
+  return { ...base, forward: timing(null), prefill: timing(null), decode: timing(null), training: timing(null) };
+}
+
+/** The first of a list that must have one. */
+function first<T>(list: readonly T[] | undefined): T {
+  const [found] = list ?? [];
+  if (found === undefined) {
+    throw new Error('the list is empty');
+  }
+  return found;
+}
+
 function model(name: string, bytes: number, perplexity: number, more: Partial<BenchmarkModel> = {}): BenchmarkModel {
-  const speed = { device: 'cpu', dtype: 'float32', threads: 1, original: null, length: 256, decode_tokens: 16 };
   return {
     path: `./${name}`, name, fingerprint: name, weights: name, bytes, parameters: bytes / 2, dtypes: { BF16: bytes }, precision: 'bfloat16',
     perplexity: { data: 'builtin', value: perplexity, error: 0.5, length: 512, sequences: 8 },
     tasks: [task('boolq', 0.8, '11110111'), task('piqa', 0.55, '10100101')],
-    speed: { ...speed, forward: timing(null), prefill: timing(null), decode: timing(null), training: timing(null) },
+    speed: speedOf(),
     ...more,
   };
 }
 
 const original = model('original', 200, 15);
-const slow = { ...original.speed!, original: 'original', forward: timing(1.4), decode: timing(0.9), training: timing(0.7) };
+const slow = { ...speedOf(), original: 'original', forward: timing(1.4), decode: timing(0.9), training: timing(0.7) };
 const small = model('small|<b>', 120, 18, { mpo_layers: 4, tasks: [task('boolq', 0.5, '11110000')], speed: slow });
 const nf4 = model('nf4', 60, 17, { scheme: 'nf4', precision: 'nf4, the rest bfloat16', speed: { ...slow, forward: timing(1.1) } });
 const broken = model('broken', 150, 400, { mpo_layers: 9 });
@@ -53,11 +67,11 @@ describe('tables', () => {
   });
 
   test('compare item by item, and only the same items', () => {
-    const found = pairedDifference(small.tasks![0]!, original.tasks![0]!);
+    const found = pairedDifference(first(small.tasks), first(original.tasks));
     // 1111 0000 against 1111 0111: three of eight items lost.
     expect(found?.value).toBeCloseTo(-3 / 8, 12);
     expect(found?.error).toBeCloseTo(Math.sqrt(((3 * (5 / 8) ** 2 + 5 * (3 / 8) ** 2) / 7) / 8), 12);
-    expect(pairedDifference({ ...small.tasks![0]!, limit: 9 }, original.tasks![0]!)).toBeUndefined();
+    expect(pairedDifference({ ...first(small.tasks), limit: 9 }, first(original.tasks))).toBeUndefined();
     expect(cells('difference', 'nf4')?.[0]).toContain('≈');
   });
 
@@ -69,11 +83,11 @@ describe('tables', () => {
 
 describe('charts', () => {
   test('the front has what no other beats in both size and quality', () => {
-    const [perplexity] = qualitiesOf(report);
-    const points = scatterOf(report, perplexity!, bySize);
+    const perplexity = first(qualitiesOf(report));
+    const points = scatterOf(report, perplexity, bySize);
     expect(points.filter(({ onFront }) => onFront).map(({ name }) => name)).toEqual(['original', 'nf4']);
     expect(points.map(({ kind }) => kind)).toEqual(['original', 'compressed', 'baseline', 'compressed']);
-    expect(scatterOf(report, perplexity!, byTime).find(({ name }) => name === 'small|<b>')?.x).toBe(1.4);
+    expect(scatterOf(report, perplexity, byTime).find(({ name }) => name === 'small|<b>')?.x).toBe(1.4);
   });
 
   test('a quality of several tasks needs all of them', () => {
@@ -83,9 +97,9 @@ describe('charts', () => {
   });
 
   test('are drawn within their picture, names escaped', () => {
-    const [perplexity] = qualitiesOf(report);
+    const perplexity = first(qualitiesOf(report));
     const bars = barsPicture('Training step', barsOf(report, 'training'), look);
-    const plot = scatterPicture({ title: 't', x: 'x', y: 'y', formatX: String, higherIsBetter: false }, scatterOf(report, perplexity!, bySize), look);
+    const plot = scatterPicture({ title: 't', x: 'x', y: 'y', formatX: String, higherIsBetter: false }, scatterOf(report, perplexity, bySize), look);
     for (const scene of [bars, plot, stacked([bars, plot], look)]) {
       for (const item of scene.items) {
         const xs = item.kind === 'line' ? item.points.map(([x]) => x) : item.kind === 'box' ? [item.x, item.x + item.width] : [item.x];

@@ -87,10 +87,11 @@ export function pairedDifference(one: TaskResult, other: TaskResult): { readonly
   return { value, error: Math.sqrt(variance / differences.length) };
 }
 
-/** Half the distance of the fastest to the median, of either model: how much of a ratio the machine may have made. */
-export function noiseOf({ minimum, median, original_minimum, original_median }: Timing): number {
+/** How much of a ratio the machine may have made: half the distance of the fastest to the median, or what the medians say otherwise. */
+export function noiseOf({ minimum, median, original_minimum, original_median, ratio, median_ratio }: Timing): number {
   const other = original_minimum && original_median ? original_median / original_minimum - 1 : 0;
-  return Math.max(0.02, (median / minimum - 1) / 2, other / 2);
+  const apart = ratio && median_ratio ? Math.abs(ratio - median_ratio) : 0;
+  return Math.max(0.02, (median / minimum - 1) / 2, other / 2, apart);
 }
 
 // --- tables ------------------------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ export function barsPicture(title: string, bars: readonly Bar[], look: Look): Sc
   const text = writer(items, look);
   const label = Math.min(180, Math.max(...bars.map(({ name }) => name.length * 12 * CHARACTER), 40) + 10);
   const longest = Math.max(1.1, ...bars.map(({ ratio, noise }) => ratio + noise));
-  const room = WIDTH - label - 60;
+  const room = WIDTH - label - 84;
   const at = (ratio: number) => label + (ratio / longest) * room;
   const top = 30;
   const height = top + bars.length * (BAR.height + BAR.gap) + 24;
@@ -44,7 +44,8 @@ export function barsPicture(title: string, bars: readonly Bar[], look: Look): Sc
     if (noise > 0) {
       items.push({ kind: 'line', points: [[at(Math.max(0, ratio - noise)), y + BAR.height / 2], [at(ratio + noise), y + BAR.height / 2]], stroke: look.foreground, width: 1, dashed: false });
     }
-    text(at(ratio + noise) + 6, y + 13, `${ratio.toFixed(2)}${slower ? ' slower' : ''}`);
+    // Right of the original's line, which it would cross otherwise.
+    text(Math.max(at(ratio + noise), at(1)) + 6, y + 13, `${ratio.toFixed(2)}${slower ? ' slower' : ''}`);
   });
   items.push({ kind: 'line', points: [[at(1), top - 6], [at(1), height - 20]], stroke: look.muted, width: 1, dashed: true });
   text(at(1), height - 6, 'original', { anchor: 'middle', fill: look.muted });
@@ -100,14 +101,14 @@ export function scatterPicture({ title, x, y, formatX, higherIsBetter }: Scatter
         ? { kind: 'dot', x: px, y: py, radius: RADIUS, fill, hint: told }
         : { kind: 'box', x: px - RADIUS, y: point.kind === 'original' ? py - 2 : py - RADIUS, width: 2 * RADIUS, height: point.kind === 'original' ? 4 : 2 * RADIUS, fill, hint: told },
     );
-    const label = cut(point.kind === 'baseline' ? `${point.name} (baseline)` : point.name, 230);
+    const label = cut(point.name, 230);
     const width = label.length * 11 * CHARACTER;
     const leftward = px + 10 + width > WIDTH;
     const from = leftward ? px - 10 - width : px + 10;
-    let line = py + 4;
-    // A label that would lie on another goes below it.
+    // Above the mark, and so above the front, which begins at it; a label that would lie on another goes below.
+    let line = py - 8;
     while (taken.some(other => Math.abs(other.y - line) < 12 && from < other.x + other.width && other.x < from + width)) {
-      line += 12;
+      line += 20;
     }
     taken.push({ x: from, y: line, width });
     text(leftward ? px - 10 : px + 10, line, label, { anchor: leftward ? 'end' : 'start' });
@@ -164,8 +165,8 @@ export function ticks({ low, high }: Span): readonly number[] {
   return found;
 }
 
-function faint({ contrast, muted, dark }: Look): string {
-  return contrast ? muted : dark ? '#ffffff1f' : '#0000001a';
+function faint({ contrast, dark }: Look): string {
+  return dark ? (contrast ? '#ffffff59' : '#ffffff1f') : contrast ? '#00000059' : '#0000001a';
 }
 
 function cut(name: string, width: number): string {

@@ -106,7 +106,7 @@ export class ReportView {
       return;
     }
     this.#quality.show(qualities.map(({ id, name }) => ({ id, name })), quality.id);
-    this.#missing.textContent = ['Dashed: the front, of models that no other beats in both.', missingBaselines(benchmark)].filter(Boolean).join(' ');
+    this.#missing.textContent = ['▬ original, ■ int8 or nf4 of the original, ● compressed. Dashed: the front, of models that no other beats in both.', missingBaselines(benchmark)].filter(Boolean).join(' ');
     this.#scatter.replaceChildren(...scatters(benchmark, quality, theme).map(({ scene, label }) => h('figure', {}, drawing(scene, label))));
   }
 
