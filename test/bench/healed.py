@@ -2,15 +2,9 @@
 
 SmolLM2-135M-Instruct as `npm start` makes it. `p50`: q, k, v, o, gate and up of blocks 4–29 at half their parameters; `l80`, `l60`: what
 the planner may compress, so that all layers together keep 80 and 60%. Method `fisher`, sizes by predicted loss, calibrated on 16 sequences
-<<<<<<< HEAD
 of 512 tokens of WikiText-2's training text (the built-in text where BONDWISE_TEST_DATA has none). Healed on that text and the built-in one,
 measured on other sections of both, eight sequences of 512 tokens each; `won_back` is the part of the lost log-perplexity. A budget is in
 tokens: as many as two quiet cores take in 5, 10 and 20 minutes, at 275 a second by the processor time of a step.
-=======
-of 512 tokens of WikiText-2's training text (the built-in text where BONDWISE_TEST_DATA has none). Healed on that text and the built-in
-one, measured on other sections of both, eight sequences of 512 tokens each; `won_back` is the part of the lost log-perplexity. A budget
-is in tokens: as many as a quiet machine takes in 5, 10 and 20 minutes, by its `tokens_per_second`.
->>>>>>> main
 
 It takes hours. All that is made lies under BONDWISE_HOME/bench/healed, and when it is killed it goes on from there. BONDWISE_BENCH_STARTS,
 _TOKENS (numbers), _DISTILL (shares) and _RATE make other rows.
@@ -47,11 +41,7 @@ MADE = bondwise_home() / "bench" / "healed"
 TEXT = f"{DATA}/wikitext2/train_2mb.txt" if DATA else "builtin"
 MEASURED = {"documentation": "builtin"} | ({"wikitext": f"{DATA}/wikitext2/test.txt"} if DATA else {})
 STARTS = os.environ.get("BONDWISE_BENCH_STARTS", "p50 l80 l60").split()
-<<<<<<< HEAD
 BUDGETS = [int(tokens) for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "81920 163840 327680").split()]
-=======
-BUDGETS = [int(tokens) for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "98304 196608 393216").split()]
->>>>>>> main
 SHARES = os.environ.get("BONDWISE_BENCH_DISTILL", "0.5 0").split()
 RATE = os.environ.get("BONDWISE_BENCH_RATE", "5e-4")
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
