@@ -1,23 +1,27 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
 import path from 'node:path';
 import * as vscode from 'vscode';
+import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
+import { exportModel } from './commands/export.ts';
 import { heal } from './commands/heal.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
 import { planTasks } from './commands/planTasks.ts';
-import { register } from './commands/register.ts';
+import { register, showError } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
 import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
 import { followRunRoots } from './commands/startRun.ts';
+import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
+import { ReportPanels } from './panels/report.ts';
 import { RunPanels } from './panels/run.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
@@ -47,6 +51,7 @@ export interface Api {
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
   readonly plans: PlanOverlays;
+  readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
 }
 
@@ -77,7 +82,20 @@ export function activate(context: vscode.ExtensionContext): Api {
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
+  const reports = new ReportPanels({
+    extension: context.extensionUri,
+    runs,
+    log,
+    actions: {
+      benchmark: async file => vscode.commands.executeCommand('bondwise.benchmarkModels', file),
+      cancelRun: async directory => vscode.commands.executeCommand('bondwise.cancelRun', directory),
+      openFolder,
+      showRun,
+      failed: error => void showError(log, error),
+    },
+  });
+  const report = (file: string) => reports.show(file);
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -94,6 +112,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     selection,
     plans,
     heatmaps,
+    reports,
     tensors,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
@@ -103,11 +122,15 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      quantize: (...args) => quantize({ context, models, runs, engine, storage, showRun }, args),
       heal: (...args) => heal({ context, models, runs, engine, storage, showRun, showPanel }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
+      benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
+      showBenchmark: (...args) => showBenchmark(report, args),
+      export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
@@ -119,5 +142,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports };
 }

@@ -7,6 +7,7 @@ export type HostMessage =
   | HostProfileRun
   | HostSelection
   | HostPlan
+  | HostBenchmark
   | HostTensors
   | HostTensorFacts
   | HostRun
@@ -16,6 +17,7 @@ export type RunEvent =
   | EstimateEvent
   | PhaseEvent
   | LayerEvent
+  | QuantizedEvent
   | EvaluationEvent
   | VerifiedEvent
   | ProfileEvent
@@ -25,10 +27,21 @@ export type RunEvent =
   | HealPlanEvent
   | HealStepEvent
   | HealValidationEvent
+  | BenchmarkEvent
+  | BenchmarkModelEvent
   | WarningEvent
   | EndedEvent;
-export type RunRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest;
-export type RunResult = TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult;
+export type RunRequest =
+  | TensorizeRequest
+  | PerplexityRequest
+  | SampleModelRequest
+  | ProfileRequest
+  | HealRequest
+  | QuantizeRequest
+  | BenchmarkRequest
+  | ExportRequest;
+export type RunResult =
+  TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult;
 
 export interface BaseModelRef {
   /**
@@ -54,6 +67,498 @@ export interface BaselineEvent {
   baseline: {
     [k: string]: number;
   };
+}
+/**
+ * `NAME.benchmark.json`: several models, measured alike.
+ */
+export interface Benchmark {
+  version?: 1;
+  engine: string;
+  /**
+   * Version of the LM Evaluation Harness.
+   */
+  harness?: string | null;
+  created: string;
+  machine?: string;
+  device: string;
+  /**
+   * `weights` of the model that the others are compared with.
+   */
+  original?: string | null;
+  models?: BenchmarkModel[];
+  /**
+   * What there is to say of them, in sentences.
+   */
+  remarks?: string[];
+  /**
+   * All that was asked for is there.
+   */
+  complete?: boolean;
+}
+export interface BenchmarkModel {
+  /**
+   * Relative to the folder of the file that says it.
+   */
+  path: string;
+  name: string;
+  /**
+   * SHA-256 over config.json and the header of every shard.
+   */
+  fingerprint: string;
+  /**
+   * SHA-256 over config.json and all weight files: what the figures are of.
+   */
+  weights: string;
+  /**
+   * Fingerprint of the model that this one was made from.
+   */
+  base?: string | null;
+  /**
+   * Of the weight files on disk.
+   */
+  bytes: number;
+  parameters: number;
+  /**
+   * Of a quantized model: before its values were packed; null where the tensors say it.
+   */
+  original_parameters?: number | null;
+  /**
+   * Bytes of tensors by stored dtype, by the format's name.
+   */
+  dtypes: {
+    [k: string]: number;
+  };
+  /**
+   * How it is quantized, such as int8 or nf4.
+   */
+  scheme?: string | null;
+  /**
+   * Of its weights, in words.
+   */
+  precision: string;
+  mpo_layers?: number;
+  healed?: boolean;
+  footprint?: Footprint | null;
+  perplexity?: Perplexity | null;
+  samples?: TextSample[];
+  tasks?: TaskResult[];
+  speed?: Speed | null;
+}
+/**
+ * Measured in a process that does nothing else.
+ */
+export interface Footprint {
+  /**
+   * From the folder to a model, files in the system's cache.
+   */
+  load_seconds: number;
+  /**
+   * Bytes: the most that loading and a pass over `tokens` took, without the libraries; on a GPU its memory.
+   */
+  memory: number;
+  tokens: number;
+  device: string;
+}
+export interface Perplexity {
+  /**
+   * The text: `builtin`, a hub data set, or a file, relative to the report's folder.
+   */
+  data: string;
+  value: number;
+  /**
+   * Standard error, over sequences.
+   */
+  error: number;
+  /**
+   * Tokens in a sequence.
+   */
+  length: number;
+  sequences: number;
+}
+export interface TextSample {
+  prompt: string;
+  /**
+   * Greedy continuation.
+   */
+  text: string;
+  chat?: boolean;
+}
+/**
+ * A task of the LM Evaluation Harness on one model. Two of them compare where task, items, shots, chat, seed and data are equal.
+ */
+export interface TaskResult {
+  task: string;
+  /**
+   * Of the task, as the harness says it.
+   */
+  version?: string;
+  /**
+   * Items that were asked for; null: all.
+   */
+  limit: number | null;
+  /**
+   * Solved examples before each item; null: as the task says.
+   */
+  shots: number | null;
+  /**
+   * The model's chat template was put around each item.
+   */
+  chat: boolean;
+  /**
+   * Of the choice of items and examples.
+   */
+  seed: number;
+  /**
+   * The local folder that the data sets were read from; null: the hub.
+   */
+  data: string | null;
+  items: number;
+  /**
+   * Items that the data has.
+   */
+  available: number;
+  /**
+   * Solved examples that stood before each item.
+   */
+  examples?: number;
+  metric: TaskMetric;
+  /**
+   * What guessing scores on these items; null where there is no such level.
+   */
+  chance?: number | null;
+  /**
+   * What always giving the same answer scores on these items, at best; null where answers differ.
+   */
+  constant?: number | null;
+  metrics: TaskMetric1[];
+  subtasks?: Subtask[];
+  /**
+   * `1` or `0` for each item, by task and item number, so that two models compare item by item; null for others.
+   */
+  outcomes?: string | null;
+  seconds: number;
+}
+/**
+ * The one that counts.
+ */
+export interface TaskMetric {
+  name: string;
+  /**
+   * What was taken from the model's answer before it was judged; `none`: all of it.
+   */
+  filter?: string;
+  value: number;
+  /**
+   * Standard error; null where the harness gives none.
+   */
+  error?: number | null;
+  higher_is_better?: boolean;
+}
+/**
+ * One of a task's metrics, by one of its filters.
+ */
+export interface TaskMetric1 {
+  name: string;
+  /**
+   * What was taken from the model's answer before it was judged; `none`: all of it.
+   */
+  filter?: string;
+  value: number;
+  /**
+   * Standard error; null where the harness gives none.
+   */
+  error?: number | null;
+  higher_is_better?: boolean;
+}
+/**
+ * One task of a group, such as a subject of MMLU: the group's metric on its items.
+ */
+export interface Subtask {
+  name: string;
+  items: number;
+  value: number;
+  error?: number | null;
+  chance?: number | null;
+}
+export interface Speed {
+  device: string;
+  /**
+   * That it was computed in.
+   */
+  dtype: string;
+  threads: number;
+  /**
+   * `weights` of the model that took turns with it; null: it is the original.
+   */
+  original: string | null;
+  /**
+   * Tokens of a pass.
+   */
+  length: number;
+  decode_tokens: number;
+  forward: Timing;
+  prefill: Timing1;
+  decode: Timing2;
+  /**
+   * A step on the tokens: forward, backward, AdamW.
+   */
+  training?: Timing3 | null;
+  /**
+   * Parameters that the training step changes.
+   */
+  trained?: number;
+  /**
+   * Why there is no training step, or what it leaves out.
+   */
+  training_note?: string | null;
+}
+/**
+ * A pass over the tokens, all logits, no cache.
+ */
+export interface Timing {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * A pass that fills the cache and gives the last logits.
+ */
+export interface Timing1 {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * A token behind that.
+ */
+export interface Timing2 {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * Seconds of one thing done several times, by turns with the original model, so that what else the machine does slows both alike.
+ */
+export interface Timing3 {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * What a benchmark has before it adds to it, with what the file of an earlier run has already.
+ */
+export interface BenchmarkEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'benchmark';
+  benchmark: Benchmark;
+}
+/**
+ * A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before.
+ */
+export interface BenchmarkModelEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'benchmark-model';
+  model: BenchmarkModel;
+  /**
+   * Those of the whole report now.
+   */
+  remarks?: string[];
+}
+/**
+ * What several models are measured by.
+ */
+export interface BenchmarkOptions {
+  /**
+   * Model folders.
+   *
+   * @minItems 1
+   */
+  models: [string, ...string[]];
+  /**
+   * What the others are compared with; null: the one that is not compressed.
+   */
+  original?: string | null;
+  /**
+   * Of the LM Evaluation Harness: tasks, groups, tags; default: the paper's.
+   */
+  tasks?: string[];
+  /**
+   * Items of each task, chosen by the seed; of a group shared among its tasks. Null: all.
+   */
+  limit?: number | null;
+  /**
+   * Solved examples before each item; null: as each task says.
+   */
+  shots?: number | null;
+  /**
+   * Put the model's chat template around each item and prompt.
+   */
+  chat?: boolean;
+  /**
+   * Items at a time; null: 1 on a CPU, 8 elsewhere.
+   */
+  batch?: number | null;
+  /**
+   * A folder with data sets under their hub ids, which are read from there alone; null: the hub.
+   */
+  datasets?: string | null;
+  perplexity?: EvaluateOptions | null;
+  /**
+   * What the models continue.
+   */
+  prompts?: string[];
+  /**
+   * Tokens that they continue them by.
+   */
+  sample_tokens?: number;
+  /**
+   * Forward, prefill and decode times.
+   */
+  speed?: boolean;
+  /**
+   * The time of a training step, with `speed`.
+   */
+  training?: boolean;
+  /**
+   * Load time and memory.
+   */
+  footprint?: boolean;
+  /**
+   * Timings of each model, by turns with the original.
+   */
+  repeats?: number;
+  /**
+   * Tokens of a timed pass.
+   */
+  length?: number;
+  /**
+   * Tokens of a timed continuation.
+   */
+  decode_tokens?: number;
+  /**
+   * The file NAME.benchmark.json. One that is there is added to.
+   */
+  output: string;
+}
+/**
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
+ */
+export interface EvaluateOptions {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface BenchmarkRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'benchmark';
+  options: BenchmarkOptions;
+}
+export interface BenchmarkResult {
+  kind: 'benchmark';
+  output: string;
+  /**
+   * All that the report has now.
+   */
+  models: BenchmarkModel[];
+  /**
+   * `weights` of the model that the others are compared with.
+   */
+  original: string | null;
+  /**
+   * Figures that this run added: tasks, perplexities, speeds and the like.
+   */
+  measured: number;
+  seconds: number;
 }
 export interface BlockInfo {
   index: number;
@@ -463,31 +968,6 @@ export interface EstimateEvent {
   disk: number;
   disk_available: number;
 }
-/**
- * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
- */
-export interface EvaluateOptions {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the perplexity surer and take longer.
-   */
-  sequences?: number;
-  /**
-   * What both models continue.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-}
 export interface EvaluationEvent {
   /**
    * 1, 2, 3 … without gaps, across resumes.
@@ -495,7 +975,7 @@ export interface EvaluationEvent {
   seq: number;
   time: string;
   type: 'evaluation';
-  role: 'original' | 'compressed' | 'healed';
+  role: 'original' | 'compressed' | 'healed' | 'quantized';
   evaluation: Evaluation;
 }
 /**
@@ -507,6 +987,72 @@ export interface ExchangePoint {
   loss: number;
   loss_error: number;
   perplexity?: number | null;
+}
+export interface ExportOptions {
+  /**
+   * Contract every MPO to a dense weight: the base architecture, at its full size.
+   */
+  dense?: boolean;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+}
+export interface ExportRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'export';
+  model: string;
+  options: ExportOptions;
+}
+export interface ExportResult {
+  kind: 'export';
+  output: string;
+  /**
+   * Class of the base model, such as LlamaForCausalLM.
+   */
+  architecture: string;
+  /**
+   * That were contracted.
+   */
+  layers: number;
+  parameters: number;
+  bytes: number;
+  compressed_parameters: number;
+  compressed_bytes: number;
+  /**
+   * Largest difference of log-probabilities to the compressed model, after reload.
+   */
+  logits_difference: number;
+  /**
+   * It loads in transformers without trust_remote_code.
+   */
+  plain: boolean;
+  seconds: number;
 }
 /**
  * What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several.
@@ -586,7 +1132,7 @@ export interface HealStepEvent {
   learning_rate: number;
   tokens_per_second: number;
   /**
-   * Bytes by device: the most on a GPU so far, of the process on a CPU.
+   * Bytes by device, or by rank: the most on a GPU so far, of the process on a CPU.
    */
   memory: {
     [k: string]: number;
@@ -767,6 +1313,21 @@ export interface Healing {
   result: HealResult;
 }
 /**
+ * The whole report; what the view shows from then on.
+ */
+export interface HostBenchmark {
+  type: 'benchmark';
+  /**
+   * Of the file, without its ending.
+   */
+  name: string;
+  benchmark: Benchmark;
+  /**
+   * What is wrong with the file or its models, in sentences.
+   */
+  notes?: string[];
+}
+/**
  * What has come since: gathered, so that a fast run does not flood the view.
  */
 export interface HostCells {
@@ -871,7 +1432,7 @@ export interface ProfileLayer {
   in_modes: number[];
 }
 /**
- * The run that is filling this profile; null when none is.
+ * The run that is filling this profile or report; null when none is.
  */
 export interface HostProfileRun {
   type: 'profileRun';
@@ -1084,8 +1645,30 @@ export interface RunView {
   title: string;
   state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
   status?: RunStatus | null;
-  request?: (TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest) | null;
-  result?: (TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult) | null;
+  request?:
+    | (
+        | TensorizeRequest
+        | PerplexityRequest
+        | SampleModelRequest
+        | ProfileRequest
+        | HealRequest
+        | QuantizeRequest
+        | BenchmarkRequest
+        | ExportRequest
+      )
+    | null;
+  result?:
+    | (
+        | TensorizeResult
+        | PerplexityResult
+        | SampleModelResult
+        | ProfileResult
+        | HealResult
+        | QuantizeResult
+        | BenchmarkResult
+        | ExportResult
+      )
+    | null;
   estimate?: EstimateEvent | null;
   evaluations?: {
     [k: string]: Evaluation;
@@ -1395,6 +1978,155 @@ export interface ProfileOptions {
    */
   output: string;
 }
+export interface QuantizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'quantize';
+  model: string;
+  options: QuantizeOptions;
+}
+export interface QuantizeOptions {
+  /**
+   * Which layers get which scheme; or `budget`.
+   */
+  quantize?: QuantizeRule[];
+  /**
+   * Each layer gets the scheme that loses least under a budget, among all of them.
+   */
+  budget?: QuantizeBudget | null;
+  calibration?: CalibrationOptions2;
+  /**
+   * Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.
+   */
+  protect?: boolean;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+  predicted?: Predicted2 | null;
+}
+/**
+ * Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface QuantizeRule {
+  /**
+   * Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name.
+   */
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * `int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits).
+   */
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  rank?: number | null;
+  /**
+   * Of those two thin matrices beside `compensated-N`.
+   */
+  rank_bits?: 4 | 8;
+}
+/**
+ * What the scheme of each layer is chosen for.
+ */
+export interface QuantizeBudget {
+  /**
+   * `3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that may be quantized: names, globs or `re:` patterns.
+   *
+   * @minItems 1
+   */
+  layers?: [string, ...string[]];
+  /**
+   * Layers to leave out of those.
+   */
+  exclude?: string[];
+}
+/**
+ * The text for `compensated-N` and `low-rank-N`.
+ */
+export interface CalibrationOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted2 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
 export interface TensorizeResult {
   kind: 'tensorize';
   output: string;
@@ -1409,7 +2141,7 @@ export interface TensorizeResult {
   refitted?: string[];
   original?: Evaluation | null;
   compressed?: Evaluation | null;
-  predicted?: Predicted2 | null;
+  predicted?: Predicted3 | null;
   /**
    * Largest difference of log-probabilities after reload, against dense weights.
    */
@@ -1419,7 +2151,7 @@ export interface TensorizeResult {
 /**
  * What the planner expects of the whole model.
  */
-export interface Predicted2 {
+export interface Predicted3 {
   /**
    * Of the whole model.
    */
@@ -1472,6 +2204,174 @@ export interface ProfileResult {
   seconds: number;
 }
 /**
+ * Sizes are of the whole model; what its files take, its tensors hold, and the loaded model occupies are three things.
+ */
+export interface QuantizeResult {
+  kind: 'quantize';
+  output: string;
+  /**
+   * What unpacks the weights: bitsandbytes, or the folder's own modeling_mpo.py.
+   */
+  backend: 'bitsandbytes' | 'packed';
+  /**
+   * Numbers that the folder stands for.
+   */
+  parameters: number;
+  /**
+   * Of the model before any compression.
+   */
+  original_parameters: number;
+  /**
+   * Of all tensors in the files.
+   */
+  bytes: number;
+  /**
+   * The same of the folder that was quantized.
+   */
+  original_bytes: number;
+  /**
+   * Of the weight files, headers included.
+   */
+  file_bytes: number;
+  /**
+   * Of the tensors of the loaded model, in the dtype it computes in on the run's device.
+   */
+  memory: number;
+  /**
+   * 8 · bytes / original_parameters
+   */
+  bits_per_parameter: number;
+  /**
+   * Bits per number of the weights that were quantized.
+   */
+  layer_bits: number;
+  /**
+   * Of the tensors that stay as they were: embedding, head, norms and others.
+   */
+  unquantized_bytes: number;
+  layers: QuantizedLayer[];
+  original?: Evaluation | null;
+  quantized?: Evaluation | null;
+  predicted?: Predicted4 | null;
+  /**
+   * Largest difference of log-probabilities after reload, against the weights that the codes stand for.
+   */
+  logits_difference: number;
+  seconds: number;
+}
+/**
+ * One layer, or core of a layer, in few bits.
+ */
+export interface QuantizedLayer {
+  name: string;
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  /**
+   * Of the matrix; 0 where there are two thin ones only.
+   */
+  bits: number;
+  rank?: number;
+  /**
+   * Of the two thin matrices; 0 where there are none.
+   */
+  rank_bits?: number;
+  /**
+   * [out, in]
+   */
+  shape: number[];
+  /**
+   * Of the weight that it stands for.
+   */
+  parameters: number;
+  /**
+   * Of the tensors in its place; the bias is not among them.
+   */
+  bytes: number;
+  original_bytes: number;
+  /**
+   * ‖W − Ŵ‖_F / ‖W‖_F
+   */
+  relative_error: number;
+  /**
+   * ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token; null without moments.
+   */
+  loss?: number | null;
+  /**
+   * With a budget: the next larger way of this layer that was worth anything.
+   */
+  larger?: SchemeChoice | null;
+  /**
+   * With a budget: the next smaller one.
+   */
+  smaller?: SchemeChoice | null;
+  /**
+   * It got more bits than was asked, because its loss would have stood out.
+   */
+  protected?: boolean;
+  seconds: number;
+}
+/**
+ * One way to store a layer, and what it costs.
+ */
+export interface SchemeChoice {
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  rank?: number;
+  /**
+   * Of the two thin matrices beside `compensated-N`.
+   */
+  rank_bits?: number;
+  bytes: number;
+  /**
+   * ½ tr(G ΔW S ΔWᵀ), nats per token.
+   */
+  loss: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted4 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
  * `inspect MODEL --json`.
  */
 export interface Inspection {
@@ -1503,16 +2403,52 @@ export interface Lineage {
   created: string;
   base: BaseModelRef;
   /**
-   * The options of the run that made it.
+   * The options of the run that tensorized it; empty where none did.
    */
-  request: {
+  request?: {
     [k: string]: unknown;
   };
-  result: TensorizeResult;
+  /**
+   * Of that run; null where the folder was only quantized.
+   */
+  result?: TensorizeResult | null;
   /**
    * What was trained afterwards, the latest last.
    */
   healing?: Healing[];
+  /**
+   * What was quantized, after all healing.
+   */
+  quantization?: Quantization | null;
+}
+/**
+ * How a folder was quantized (`bondwise.json`).
+ */
+export interface Quantization {
+  engine: string;
+  created: string;
+  source: BaseModelRef1;
+  /**
+   * The options of the run.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: QuantizeResult;
+}
+/**
+ * The folder that was quantized.
+ */
+export interface BaseModelRef1 {
+  /**
+   * Relative to the folder of the file that says it, as it was when that was made.
+   */
+  path: string;
+  name: string;
+  /**
+   * SHA-256 over config.json and the header of every shard.
+   */
+  fingerprint: string;
 }
 export interface ListLayersInput {
   /**
@@ -1561,6 +2497,41 @@ export interface MPOSection {
   layers: {
     [k: string]: MPOLayer;
   };
+  /**
+   * Layers, and cores of layers, that are stored in few bits.
+   */
+  packed?: {
+    [k: string]: PackedLayer;
+  };
+}
+/**
+ * One layer, or core of one, in the `mpo.packed` section: a matrix of `bits`, two thin ones of `rank_bits`, or both.
+ */
+export interface PackedLayer {
+  out_features: number;
+  in_features: number;
+  bias: boolean;
+  /**
+   * 2, 3, 4 or 8; 0: no matrix.
+   */
+  bits: number;
+  /**
+   * The columns of the matrix are stored in another order.
+   */
+  ordered?: boolean;
+  /**
+   * 0: no thin matrices.
+   */
+  rank?: number;
+  rank_bits?: number;
+  /**
+   * What made it; for people.
+   */
+  scheme: string;
+}
+export interface NamedTask {
+  name: string;
+  kind: 'task' | 'group' | 'tag';
 }
 export interface PhaseEvent {
   /**
@@ -1592,14 +2563,20 @@ export interface PlanFile {
    */
   output: string;
   budget?: Budget1 | null;
-  predicted?: Predicted3 | null;
+  predicted?: Predicted5 | null;
   /**
    * Which layers become MPOs and how; a layer belongs to the first rule that matches.
    *
    * @minItems 1
    */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions2 | null;
+  tensorize?: [TensorizeRule, ...TensorizeRule[]];
+  /**
+   * In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts.
+   *
+   * @minItems 1
+   */
+  quantize?: [QuantizeRule, ...QuantizeRule[]];
+  calibration?: CalibrationOptions3 | null;
   refit?: string[] | null;
   heal?: PlanHeal | null;
   evaluate?: EvaluateOptions2 | null;
@@ -1636,7 +2613,7 @@ export interface Budget1 {
 /**
  * What the planner expects of the whole model.
  */
-export interface Predicted3 {
+export interface Predicted5 {
   /**
    * Of the whole model.
    */
@@ -1660,7 +2637,7 @@ export interface Predicted3 {
 /**
  * The text for all methods but `plain`.
  */
-export interface CalibrationOptions2 {
+export interface CalibrationOptions3 {
   /**
    * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
@@ -1924,6 +2901,18 @@ export interface ProfileInput {
    */
   measured?: boolean;
 }
+/**
+ * A layer is in few bits; one of the same name that came before is replaced.
+ */
+export interface QuantizedEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'quantized';
+  layer: QuantizedLayer;
+}
 export interface ReadProfileInput {
   /**
    * A model by its name or folder, as bondwise_list_models gives them.
@@ -1983,6 +2972,12 @@ export interface RunStatusInput {
    */
   run?: string;
 }
+/**
+ * `tasks --json`.
+ */
+export interface TaskList {
+  tasks: NamedTask[];
+}
 export interface TensorizeInput {
   /**
    * A model by its name or folder, as bondwise_list_models gives them.
@@ -2035,6 +3030,7 @@ export interface WebviewRequest {
     | 'copyCommand'
     | 'saveFile'
     | 'copyText'
+    | 'benchmarkModels'
     | 'tensorFacts'
     | 'tensorSpectrum';
   argument?: string | null;

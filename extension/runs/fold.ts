@@ -1,12 +1,15 @@
 /** What a journal says, as one value: a fold over its events. */
+import { BenchmarkFold } from '../benchmark/fold.ts';
 import { ProfileFold } from '../profile/fold.ts';
 import { HealFold, type History } from './healFold.ts';
 import type {
+  Benchmark,
   EndedEvent,
   ErrorInfo,
   EstimateEvent,
   Evaluation,
   LayerFigures,
+  QuantizedLayer,
   RunEvent,
   Sensitivity,
   StartedEvent,
@@ -23,10 +26,14 @@ export interface RunSummary {
   readonly phase?: string;
   /** Finished layers in the order of the journal; a layer done again after a resume stands once, with its last figures. */
   readonly layers: readonly LayerFigures[];
-  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation };
+  /** Layers in fewer bits, likewise. */
+  readonly quantized: readonly QuantizedLayer[];
+  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation; readonly quantized?: Evaluation };
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
+  /** What a benchmark has found so far. */
+  readonly benchmark?: Benchmark;
   /** How a healing has gone so far. */
   readonly heal?: History;
   /** Each warning once. */
@@ -37,16 +44,18 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'heal'>;
+type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile' | 'heal' | 'benchmark'>;
 
-export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
+export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quantized: [], evaluations: {}, warnings: [] };
 
 /** The fold, event by event, so that a long journal can be folded in slices. `value` takes a snapshot. */
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
+  readonly #benchmark = new BenchmarkFold();
   readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
+  readonly #quantized = new Map<string, QuantizedLayer>();
   readonly #warnings = new Set<string>();
 
   get seq(): number {
@@ -54,8 +63,9 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const [profile, heal] = [this.#profile.value, this.#heal.value];
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...(profile && { profile }), ...(heal && { heal }) };
+    const [profile, heal, benchmark] = [this.#profile.value, this.#heal.value, this.#benchmark.value];
+    const found = { ...(profile && { profile }), ...(heal && { heal }), ...(benchmark && { benchmark }) };
+    return { ...this.#plain, layers: [...this.#layers.values()], quantized: [...this.#quantized.values()], warnings: [...this.#warnings], ...found };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -66,10 +76,14 @@ export class Fold {
     if (event.type === 'layer') {
       this.#layers.delete(event.layer.name);
       this.#layers.set(event.layer.name, event.layer);
+    } else if (event.type === 'quantized') {
+      this.#quantized.delete(event.layer.name);
+      this.#quantized.set(event.layer.name, event.layer);
     } else if (event.type === 'warning') {
       this.#warnings.add(event.message);
     }
     this.#profile.add(event);
+    this.#benchmark.add(event);
     this.#heal.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
@@ -98,6 +112,7 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'ended':
       return event.error ? { ...before, ended: event, error: event.error } : { ...before, ended: event };
     case 'layer':
+    case 'quantized':
     case 'warning':
     case 'profile':
     case 'curve':
@@ -106,6 +121,8 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'heal-plan':
     case 'heal-step':
     case 'heal-validation':
+    case 'benchmark':
+    case 'benchmark-model':
       return before;
   }
 }

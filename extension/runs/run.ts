@@ -51,12 +51,12 @@ export function canResume(run: Run): boolean {
 
 /** The compressed model's folder that a finished run has made, which has an original to be compared with. */
 export function compressedBy({ result }: Pick<Run, 'result'>): string | undefined {
-  return result?.kind === 'tensorize' || result?.kind === 'heal' ? result.output : undefined;
+  return result?.kind === 'tensorize' || result?.kind === 'heal' || result?.kind === 'quantize' ? result.output : undefined;
 }
 
 /** The model's folder that a finished run has made. */
 export function madeBy(run: Pick<Run, 'result'>): string | undefined {
-  return run.result?.kind === 'sample-model' ? run.result.output : compressedBy(run);
+  return run.result?.kind === 'sample-model' || run.result?.kind === 'export' ? run.result.output : compressedBy(run);
 }
 
 const STATE_WORDS: Record<RunState, string> = {

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bondwise.schema.base import Method, Predicted, Sites, Strict
+from bondwise.schema.base import Method, Predicted, Scheme, Sites, Strict
 
 METHOD_HELP = (
     "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
@@ -86,6 +86,67 @@ class TensorizeOptions(Strict):
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+
+SCHEME_HELP = (
+    "`int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does "
+    "on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits)."
+)
+
+
+class QuantizeRule(Strict):
+    """Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched."""
+
+    layers: Annotated[
+        list[str],
+        Field(description="Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name."),
+    ]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those: names, globs or `re:` patterns.")] = []
+    scheme: Annotated[Scheme, Field(description=SCHEME_HELP)]
+    rank: (
+        Annotated[
+            int,
+            Field(ge=1, description="Of `low-rank-N`; with `compensated-N` that of two thin matrices that give back what rounding lost."),
+        ]
+        | None
+    ) = None
+    rank_bits: Annotated[Literal[4, 8], Field(description="Of those two thin matrices beside `compensated-N`.")] = 4
+
+    @model_validator(mode="after")
+    def _rank_where_needed(self) -> QuantizeRule:
+        if self.scheme.startswith("low-rank") and self.rank is None:
+            raise ValueError(f"scheme {self.scheme} needs a rank")
+        if self.rank is not None and not self.scheme.startswith(("low-rank", "compensated")):
+            raise ValueError(f"scheme {self.scheme} takes no rank")
+        return self
+
+
+class QuantizeBudget(Strict):
+    """What the scheme of each layer is chosen for."""
+
+    target: Annotated[str, Field(description="`3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.")]
+    layers: Annotated[list[str], Field(min_length=1, description="Layers that may be quantized: names, globs or `re:` patterns.")] = ["*"]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those.")] = []
+
+
+class QuantizeOptions(Strict):
+    quantize: Annotated[list[QuantizeRule], Field(description="Which layers get which scheme; or `budget`.")] = []
+    budget: Annotated[
+        QuantizeBudget | None, Field(description="Each layer gets the scheme that loses least under a budget, among all of them.")
+    ] = None
+    calibration: Annotated[CalibrationOptions, Field(description="The text for `compensated-N` and `low-rank-N`.")] = CalibrationOptions()
+    protect: Annotated[
+        bool, Field(description="Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.")
+    ] = True
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
+    predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+    @model_validator(mode="after")
+    def _rules_or_budget(self) -> QuantizeOptions:
+        if bool(self.quantize) == (self.budget is not None):
+            raise ValueError("give either rules (quantize) or a budget")
+        return self
 
 
 class PerplexityOptions(Strict):
@@ -182,6 +243,42 @@ class HealOptions(HealSettings):
     evaluate: EvaluateOptions | None = None
 
 
+PAPER_TASKS = ["mmlu", "hellaswag", "boolq", "triviaqa", "gsm8k"]
+"""Those that CompactifAI's Table 2 has."""
+
+
+class BenchmarkOptions(Strict):
+    """What several models are measured by."""
+
+    models: Annotated[list[str], Field(min_length=1, description="Model folders.")]
+    original: Annotated[str | None, Field(description="What the others are compared with; null: the one that is not compressed.")] = None
+    tasks: Annotated[list[str], Field(description="Of the LM Evaluation Harness: tasks, groups, tags; default: the paper's.")] = PAPER_TASKS
+    limit: Annotated[
+        int | None, Field(ge=1, description="Items of each task, chosen by the seed; of a group shared among its tasks. Null: all.")
+    ] = 100
+    shots: Annotated[int | None, Field(ge=0, description="Solved examples before each item; null: as each task says.")] = None
+    chat: Annotated[bool, Field(description="Put the model's chat template around each item and prompt.")] = False
+    batch: Annotated[int | None, Field(ge=1, description="Items at a time; null: 1 on a CPU, 8 elsewhere.")] = None
+    datasets: Annotated[
+        str | None, Field(description="A folder with data sets under their hub ids, which are read from there alone; null: the hub.")
+    ] = None
+    perplexity: EvaluateOptions | None = EvaluateOptions()
+    prompts: Annotated[list[str], Field(description="What the models continue.")] = ["The capital of France is"]
+    sample_tokens: Annotated[int, Field(ge=1, description="Tokens that they continue them by.")] = 40
+    speed: Annotated[bool, Field(description="Forward, prefill and decode times.")] = True
+    training: Annotated[bool, Field(description="The time of a training step, with `speed`.")] = True
+    footprint: Annotated[bool, Field(description="Load time and memory.")] = True
+    repeats: Annotated[int, Field(ge=1, description="Timings of each model, by turns with the original.")] = 5
+    length: Annotated[int, Field(ge=8, description="Tokens of a timed pass.")] = 256
+    decode_tokens: Annotated[int, Field(ge=1, description="Tokens of a timed continuation.")] = 16
+    output: Annotated[str, Field(description="The file NAME.benchmark.json. One that is there is added to.")]
+
+
+class ExportOptions(Strict):
+    dense: Annotated[bool, Field(description="Contract every MPO to a dense weight: the base architecture, at its full size.")] = True
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+
+
 class SampleModelOptions(Strict):
     output: str
 
@@ -226,7 +323,32 @@ class HealRequest(_Request):
     options: HealOptions
 
 
+class BenchmarkRequest(_Request):
+    kind: Literal["benchmark"] = "benchmark"
+    options: BenchmarkOptions
+
+
+class ExportRequest(_Request):
+    kind: Literal["export"] = "export"
+    model: str
+    options: ExportOptions
+
+
+class QuantizeRequest(_Request):
+    kind: Literal["quantize"] = "quantize"
+    model: str
+    options: QuantizeOptions
+
+
 RunRequest = Annotated[
-    TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest, Field(discriminator="kind")
+    TensorizeRequest
+    | PerplexityRequest
+    | SampleModelRequest
+    | ProfileRequest
+    | HealRequest
+    | QuantizeRequest
+    | BenchmarkRequest
+    | ExportRequest,
+    Field(discriminator="kind"),
 ]
 """`run.json`: what is asked. Paths are absolute or relative to the run directory. Never changed after start."""
