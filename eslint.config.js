@@ -15,7 +15,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ['extension/{safetensors-ts,checkpoint,plan,profile,runs,engine,protocol}/**/*.ts'],
+    files: ['extension/{safetensors-ts,benchmark,checkpoint,plan,profile,runs,engine,protocol}/**/*.ts'],
     rules: { 'no-restricted-imports': ['error', { paths: [{ name: 'vscode', message: 'This folder must run without VS Code.' }] }] },
   },
   {

@@ -1,14 +1,16 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
 import path from 'node:path';
 import * as vscode from 'vscode';
+import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
+import { exportModel } from './commands/export.ts';
 import { heal } from './commands/heal.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
 import { planTasks } from './commands/planTasks.ts';
-import { register } from './commands/register.ts';
+import { register, showError } from './commands/register.ts';
 import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
 import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
@@ -19,6 +21,7 @@ import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
+import { ReportPanels } from './panels/report.ts';
 import { RunPanels } from './panels/run.ts';
 import { SensitivityPanels } from './panels/sensitivity.ts';
 import type { SensitivityActions } from './panels/sensitivityPanel.ts';
@@ -48,6 +51,7 @@ export interface Api {
   readonly heatmaps: SensitivityPanels;
   readonly selection: LayerSelection;
   readonly plans: PlanOverlays;
+  readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
 }
 
@@ -78,7 +82,20 @@ export function activate(context: vscode.ExtensionContext): Api {
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
+  const reports = new ReportPanels({
+    extension: context.extensionUri,
+    runs,
+    log,
+    actions: {
+      benchmark: async file => vscode.commands.executeCommand('bondwise.benchmarkModels', file),
+      cancelRun: async directory => vscode.commands.executeCommand('bondwise.cancelRun', directory),
+      openFolder,
+      showRun,
+      failed: error => void showError(log, error),
+    },
+  });
+  const report = (file: string) => reports.show(file);
+  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -95,6 +112,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     selection,
     plans,
     heatmaps,
+    reports,
     tensors,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
@@ -110,6 +128,9 @@ export function activate(context: vscode.ExtensionContext): Api {
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),
       planCompression: (...args) => planCompression({ models, profiles, view: modelsView, engine }, args),
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
+      benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
+      showBenchmark: (...args) => showBenchmark(report, args),
+      export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
@@ -121,5 +142,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports };
 }

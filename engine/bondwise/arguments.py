@@ -92,3 +92,11 @@ def weighted(text: str) -> tuple[str, float]:
     """DATA or DATA=WEIGHT."""
     data, mark, weight = text.rpartition("=")
     return (data, positive(weight)) if mark else (text, 1.0)
+
+
+def names(text: str) -> list[str]:
+    """NAME,NAME,…"""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("give names with commas between them, or none")
+    return list(dict.fromkeys(found))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise import __version__
-from bondwise.arguments import PRESETS, SCHEMES, at_least, chi, error, fraction, part, positive, sites, weighted
+from bondwise.arguments import PRESETS, SCHEMES, at_least, chi, error, fraction, names, part, positive, sites, weighted
 from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.terminal import say, show
 
@@ -205,6 +205,41 @@ def _quantize(parsed: Arguments) -> int:
     return _work(parsed, "quantize", f"Quantize {_name(parsed.model)}: {what}", options)
 
 
+def _benchmark(parsed: Arguments) -> int:
+    for folder in parsed.models:
+        _check_folder(_absolute(folder))
+    tasks = parsed.tasks if parsed.tasks is None or parsed.tasks != ["none"] else []
+    options: dict[str, Any] = {"models": [_absolute(model) for model in parsed.models], "tasks": tasks, "chat": parsed.chat}
+    options["original"] = _absolute(parsed.original) if parsed.original else None
+    options["datasets"] = _absolute(parsed.datasets) if parsed.datasets else None
+    options["output"] = _absolute(parsed.output)
+    options |= {name: getattr(parsed, name) for name in ("shots", "batch", "repeats", "speed", "training", "footprint", "prompts")}
+    options |= {"limit": parsed.limit} if parsed.limit is not None else {}
+    text = {"data": _data(parsed.data or "builtin")}
+    text |= {name: value for name in ("length", "sequences") if (value := getattr(parsed, name)) is not None}
+    options["perplexity"] = text if parsed.perplexity else None
+    document = {name: value for name, value in options.items() if value is not None}
+    # What is null by being asked for, beside what is left to its default.
+    document |= {"limit": None} if parsed.all_items else {}
+    document |= {} if parsed.perplexity else {"perplexity": None}
+    names = ", ".join(_name(model) for model in parsed.models)
+    return _work(parsed, "benchmark", f"Benchmark {names}", document, given=True)
+
+
+def _export(parsed: Arguments) -> int:
+    return _work(parsed, "export", f"Export {_name(parsed.model)}", {"dense": parsed.dense, "output": _absolute(parsed.output)})
+
+
+def _tasks(parsed: Arguments) -> int:
+    from bondwise.harness_tasks import known_names, library
+
+    library()
+    words = [word.lower() for word in parsed.words]
+    found = {name: named.kind for name, named in sorted(known_names().items()) if all(word in name.lower() for word in words)}
+    show(json.dumps({"tasks": [{"name": name, "kind": kind} for name, kind in found.items()]}) if parsed.json else "\n".join(found))
+    return 0
+
+
 def _sample_model(parsed: Arguments) -> int:
     return _work(parsed, "sample-model", "Get the sample model", {"output": _absolute(parsed.directory)})
 
@@ -240,8 +275,13 @@ def _schema(_parsed: Arguments) -> int:
 # --- runs --------------------------------------------------------------------------------------------------------------------------
 
 
-def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any]) -> int:
-    """Writes the request into a run directory and does it."""
+def _check_folder(folder: str) -> None:
+    if not Path(folder).is_dir():
+        raise UserError(f"There is no model folder {folder}.", "Name a folder that holds config.json and .safetensors files.")
+
+
+def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, given: bool = False) -> int:
+    """Writes the request into a run directory and does it. Of `options` those that are None are left to their defaults, unless `given`."""
     from bondwise import atomic
     from bondwise.foreground import follow, new_run_directory, same_request
     from bondwise.journal import utc_now
@@ -256,13 +296,13 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any]) -> 
         "device": parsed.device,
         "seed": parsed.seed,
         "allow_code": parsed.allow_code,
-        "options": {name: value for name, value in options.items() if value is not None},
+        "options": {name: value for name, value in options.items() if given or value is not None},
     }
     if hasattr(parsed, "model"):
         document["model"] = _absolute(parsed.model)
         for folder in (document["model"], options.get("reference"), options.get("teacher")):
-            if folder and not Path(folder).is_dir():
-                raise UserError(f"There is no model folder {folder}.", "Name a folder that holds config.json and .safetensors files.")
+            if folder:
+                _check_folder(folder)
     ranks = Ranks(directory := Path(_absolute(parsed.run)) if parsed.run else new_run_directory(kind))
     if ranks.world > 1 and not parsed.run:
         raise UserError(f"{ranks.world} processes share this run, and each would make a run directory.", "Name one (--run DIR).")
@@ -332,18 +372,13 @@ def _parser() -> argparse.ArgumentParser:
     tensorize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
     tensorize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
 
-    perplexity = add("perplexity", _perplexity, "Measure how well a model predicts text.", works)
-    perplexity.add_argument("model", metavar="MODEL")
-    perplexity.add_argument("--data", help="a .txt or .jsonl file, a hub data set or builtin")
-    perplexity.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence")
-    perplexity.add_argument("--sequences", metavar="N", type=at_least(1))
-    perplexity.add_argument("--reference", metavar="MODEL", help="a model to measure KL divergence and agreement against")
-
+    _add_perplexity(add, works)
     _add_profile(add, works)
     _add_planning(add, answers, works)
 
     _add_heal(add, works)
     _add_quantize(add, works)
+    _add_benchmark(add, answers, works)
 
     start = add("start", _start, "Do what a run directory's run.json asks, or go on with it.", answers)
     start.add_argument("run_dir", metavar="RUN_DIR")
@@ -354,6 +389,15 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "Say what is there, what is missing and what to do.", answers)
     commands.add_parser("schema", help="Print the JSON Schema of every file.").set_defaults(command=_schema)
     return parser
+
+
+def _add_perplexity(add: Callable[..., argparse.ArgumentParser], works: argparse.ArgumentParser) -> None:
+    perplexity = add("perplexity", _perplexity, "Measure how well a model predicts text.", works)
+    perplexity.add_argument("model", metavar="MODEL")
+    perplexity.add_argument("--data", help="a .txt or .jsonl file, a hub data set or builtin")
+    perplexity.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence")
+    perplexity.add_argument("--sequences", metavar="N", type=at_least(1))
+    perplexity.add_argument("--reference", metavar="MODEL", help="a model to measure KL divergence and agreement against")
 
 
 def _add_profile(add: Callable[..., argparse.ArgumentParser], works: argparse.ArgumentParser) -> None:
@@ -460,6 +504,40 @@ def _add_quantize(add: Callable[..., argparse.ArgumentParser], works: argparse.A
     quantize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
     quantize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
     quantize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
+
+
+def _add_benchmark(add: Callable[..., argparse.ArgumentParser], answers: argparse.ArgumentParser, works: argparse.ArgumentParser) -> None:
+    benchmark = add("benchmark", _benchmark, "Measure several models alike: tasks, perplexity, speed, memory, size.", works)
+    benchmark.add_argument("models", metavar="MODEL", nargs="+")
+    benchmark.add_argument("--original", metavar="MODEL", help="what others are compared with (default: the one that is not compressed)")
+    benchmark.add_argument(
+        "--tasks", metavar="NAME", type=names, help="of the LM Evaluation Harness, with commas (default: the paper's five); none"
+    )
+    size = benchmark.add_mutually_exclusive_group()
+    size.add_argument("--limit", metavar="N", type=at_least(1), help="items of each task, chosen by the seed (default 100)")
+    size.add_argument("--all-items", action="store_true", help="every item of each task")
+    benchmark.add_argument("--shots", metavar="N", type=at_least(0), help="solved examples before each item (default: as each task says)")
+    benchmark.add_argument("--chat", action="store_true", help="put the model's chat template around each item")
+    benchmark.add_argument("--batch", metavar="N", type=at_least(1), help="items at a time (default: 1 on a CPU, 8 elsewhere)")
+    benchmark.add_argument("--datasets", metavar="DIR", help="data sets under their hub ids, read from there alone (default: the hub)")
+    benchmark.add_argument("--data", help="text for the perplexity: a file, a hub data set or builtin (default)")
+    benchmark.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence of it")
+    benchmark.add_argument("--sequences", metavar="N", type=at_least(1))
+    benchmark.add_argument("--no-perplexity", dest="perplexity", action="store_false")
+    benchmark.add_argument("--no-speed", dest="speed", action="store_false")
+    benchmark.add_argument("--no-training", dest="training", action="store_false", help="do not time a training step")
+    benchmark.add_argument("--no-footprint", dest="footprint", action="store_false", help="do not measure load time and memory")
+    benchmark.add_argument("--repeats", metavar="N", type=at_least(1), help="timings of each model (default 5)")
+    benchmark.add_argument("--prompt", dest="prompts", metavar="TEXT", action="append", help="what the models continue; repeatable")
+    benchmark.add_argument("--output", metavar="FILE", required=True, help="NAME.benchmark.json; one that is there is added to")
+
+    tasks = add("tasks", _tasks, "List the tasks that a benchmark can use.", answers)
+    tasks.add_argument("words", metavar="WORD", nargs="*", help="only those with these words in their name")
+
+    export = add("export", _export, "Write a compressed model as its base architecture, for tools that know no other.", works)
+    export.add_argument("model", metavar="MODEL", help="a compressed model's folder")
+    export.add_argument("--dense", action="store_true", required=True, help="contract every MPO to a dense weight, at its full size")
+    export.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
 
 
 def _add_method(command: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from bondwise.checkpoint import open_checkpoint
 from bondwise.device import resolve_device
 from bondwise.errors import UserError
 from bondwise.evaluate import evaluate
+from bondwise.free_gauge import fix_gauge_again, free_gauge
 from bondwise.heal_data import open_data
 from bondwise.heal_loop import Healer, Task
 from bondwise.heal_needs import check_needs
@@ -32,11 +33,14 @@ from bondwise.schema import Evaluation, EvaluationEvent, HealRequest, HealResult
 from bondwise.teacher_logits import TeacherStore, teacher_key
 from bondwise.team import Team
 from bondwise.told import Told
-from bondwise.trainable import choose_trainable, hardly_any
+from bondwise.trainable import choose_trainable, find_parameters, hardly_any
 from bondwise.trust import code_files
 from bondwise.writing import CheckpointWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from bondwise.checkpoint import Checkpoint
@@ -66,7 +70,7 @@ def run(run: Run) -> HealResult:
         task = _load(run, options, made_from, tokenizer, told, team)
         before = _evaluate(run, options, task)
         state = _train(run, options, task, store, told, team)
-        cores = store.best(state.best_step, {name: torch.Size(made_from.source.tensors[name].shape) for name in task.names})
+        cores = _stored(made_from.source, store.best(state.best_step, task.shapes), task.free)
         del task
         gc.collect()  # models that were shared out refer to themselves
         release_freed_memory()
@@ -168,11 +172,13 @@ def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreT
     run.phase(f"Loading {source.folder.name}")
     model = _loaded(run, source.folder)
     choose_attention(model, run.device, options.length)
-    trained = choose_trainable(model, source, options.train)
-    count = sum(parameter.numel() for parameter in trained.values())
+    names = tuple(choose_trainable(model, source, options.train))
+    trains, parameters = (sum(one.numel() for one in found) for found in (find_parameters(model, names).values(), model.parameters()))
+    told.warn(hardly_any(trains, parameters))
+    free = free_gauge(model, names)
+    trained = find_parameters(model, names)
     if team.rank == 0:
-        check_needs(run, options, made_from, count)
-    told.warn(hardly_any(count, sum(parameter.numel() for parameter in model.parameters())))
+        check_needs(run, options, made_from, sum(parameter.numel() for parameter in trained.values()))
     run.check_cancelled()
     data = open_data(run, options, model, tokenizer, made_from.original, told, team)
     teacher = None
@@ -191,7 +197,10 @@ def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreT
         model=model,
         teacher=teacher,
         tokenizer=tokenizer,
-        names=tuple(trained),
+        shapes={name: parameter.shape for name, parameter in trained.items()},
+        free=free,
+        trains=trains,
+        parameters=parameters,
         data=data.feed,
         kept=_kept(run, options, made_from, told) if options.distill else None,
         epoch=data.epoch,
@@ -205,6 +214,11 @@ def _kept(run: Run, options: HealOptions, made_from: Compressed, told: Told) -> 
     original = open_checkpoint(made_from.original, allow_code=run.request.allow_code)
     weights = store_key(original, "", 0, run.device, run.check_cancelled)
     return TeacherStore(teacher_key(weights, options.teacher_top, options.temperature, options.teacher_device or run.device), told.warn)
+
+
+def _stored(source: Checkpoint, trained: dict[str, Tensor], free: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of the folder that `trained` is."""
+    return fix_gauge_again(trained, free, {layer: source.read(f"{layer}.order_1") for layer in free})
 
 
 def _loaded(run: Run, folder: Path) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from bondwise.team import whole
 from bondwise.trainable import find_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,8 +48,13 @@ class Task(NamedTuple):
     model: PreTrainedModel
     teacher: PreTrainedModel | None
     tokenizer: PreTrainedTokenizerBase
-    names: Sequence[str]
-    """The tensors that train."""
+    shapes: Mapping[str, torch.Size]
+    """What trains, by the names of its tensors in the folder."""
+    free: Sequence[str]
+    """The layers whose gauge is free while they train (`free_gauge`)."""
+    trains: int
+    parameters: int
+    """Numbers in the folder: that train, and all."""
     data: Feed
     kept: TeacherStore | None
     """What the teacher has said before."""
@@ -78,7 +83,6 @@ class Healer:
     def __init__(self, run: Run, options: HealOptions, task: Task, store: HealStore, told: Told, team: Team) -> None:  # noqa: PLR0917
         """To be made within `team.together()`."""
         self._run, self._options, self._task, self._store, self._told, self._team = run, options, task, store, told, team
-        self._counts = tuple(sum(parameter.numel() for parameter in found) for found in (self._trainable(), task.model.parameters()))
         for parameter in self._trainable():
             parameter.data = parameter.data.float()  # small changes are lost in bfloat16
         if options.recompute:
@@ -89,14 +93,14 @@ class Healer:
             if model is not None:
                 lower_frozen(model, device)
                 team.share_out(model, task.container)
-        self._trained = dict(zip(task.names, self._trainable(), strict=True))
+        self._trained = dict(zip(task.shapes, self._trainable(), strict=True))
         fused = run.device.partition(":")[0] in ("cpu", "cuda")
         self._optimizer = torch.optim.AdamW(
             list(self._trained.values()), lr=options.learning_rate, betas=BETAS, weight_decay=options.weight_decay, fused=fused
         )
 
     def _trainable(self) -> list[torch.nn.Parameter]:
-        return list(find_parameters(self._task.model, self._task.names).values())
+        return list(find_parameters(self._task.model, tuple(self._task.shapes)).values())
 
     def train(self) -> HealState:
         """Goes on from the last resume point, else begins. The best parameters are in the store.
@@ -153,7 +157,7 @@ class Healer:
             )
         self._run.emit(HealValidationEvent, step=0, loss=start, best=True, sample=sample)
         timing = Timing(*self._team.first(self._timed_step(), seconds)) if options.minutes is not None else None
-        plan = make_plan(options, timing=timing, epoch=task.epoch, trained=self._counts[0], parameters=self._counts[1])
+        plan = make_plan(options, timing=timing, epoch=task.epoch, trained=task.trains, parameters=task.parameters)
         state = HealState(
             source=task.source,
             plan=plan,
@@ -293,6 +297,7 @@ class Healer:
         self._run.progress(state.tokens, plan.steps * plan.tokens_per_step, "tokens")
         pace.steps += 1
         pace.loss, pace.cross_entropy, pace.gradient = pace.loss + loss, pace.cross_entropy + cross_entropy, pace.gradient + gradient
+        memory = self._memory()
         now = time.monotonic()
         if state.step < plan.steps and now - pace.since < pause(now - pace.began):
             return
@@ -304,10 +309,18 @@ class Healer:
             gradient=pace.gradient / pace.steps,
             learning_rate=rate,
             tokens_per_second=pace.steps * plan.tokens_per_step / max(now - pace.since, 1e-9),
-            memory={self._run.device: _memory_used(self._run.device)},
+            memory=memory,
         )
         pace.since, pace.steps = now, 0
         pace.loss = pace.cross_entropy = pace.gradient = 0.0
+
+    def _memory(self) -> dict[str, int]:
+        """Bytes by device, of several processes by rank. Every process must come here."""
+        used, team = _memory_used(self._run.device), self._team
+        if team.world == 1:
+            return {self._run.device: used}
+        everybody = team.sums(*(float(used * (rank == team.rank)) for rank in range(team.world)))
+        return {f"rank {rank}": int(one) for rank, one in enumerate(everybody)}
 
     # --- validation ------------------------------------------------------------------------------------------------------------------
 

@@ -137,8 +137,12 @@ class HealStore:
             if self._team.rank == 0:
                 atomic.write_bytes(temporary / STATE, state.encode())
                 atomic.publish_directory(temporary, path)
-        except (CheckpointException, OSError) as found:
-            failure = _reason(found)
+        except CheckpointException as found:
+            # Every process is told of all failures; another one than that of a disk is none that a person can mend.
+            if not (failure := "; ".join(str(one[0]) for one in found.failures.values() if isinstance(one[0], OSError))):
+                raise
+        except OSError as found:
+            failure = str(found)
         if any(self._team.sums(float(bool(failure)))):
             if self._team.rank == 0:
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -205,13 +209,6 @@ def _quiet() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
         yield
-
-
-def _reason(failure: BaseException) -> str:
-    """Of what torch wraps, the first that is not of its making."""
-    if isinstance(failure, CheckpointException):
-        return "; ".join(f"{type(one[0]).__name__}: {one[0]}" for one in failure.failures.values())
-    return str(failure)
 
 
 def _number(path: Path) -> int:

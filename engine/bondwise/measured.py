@@ -17,7 +17,7 @@ from bondwise.checkpoint import check_finite
 from bondwise.errors import UserError
 from bondwise.evaluate import _exp
 from bondwise.first_order import first_order
-from bondwise.harness import TASK, Harness
+from bondwise.harness import TASK, TaskHarness
 from bondwise.paired import Reference, Samples, Spread, reference, score
 from bondwise.predict import _predicted
 from bondwise.profile_places import asked_sizes, rounds, spread
@@ -282,7 +282,7 @@ def measure_task(work: Work, places: Sequence[Place]) -> None:
     todo, metric = work.missing(places), work.options.metric
     if not todo:
         return
-    harness = Harness(work.model, work.tokenizer, metric.removeprefix(TASK), work.options.limit, work.run.request.seed)
+    harness = TaskHarness(work.model, work.tokenizer, metric.removeprefix(TASK), work.options.limit, work.run.request.seed)
     work.run.phase(f"Measuring the original model on {harness.name}")
     begun = time.monotonic()
     original = harness.score()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Evaluation,
         LayerFigures,
         Method,
+        MPOSection,
         QuantizedLayer,
         QuantizeOptions,
         QuantizeResult,
@@ -211,3 +212,17 @@ def _code(text: str) -> str:
 def _fenced(text: str) -> list[str]:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return [f"{fence}text", *text.splitlines(), fence]
+
+
+def dense_card(name: str, compressed_name: str, section: MPOSection, *, licence: str | None) -> str:
+    """Markdown for a folder that `export` made: what it is, and what it is not."""
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [bondwise]"]
+    if licence is not None:
+        lines.append(f"license: {json.dumps(licence)}")
+    lines += ["---", "", f"# {_plain(name)}", ""]
+    lines.append(
+        f"{_code(compressed_name)}, a model with {len(section.layers)} linear layers as matrix product operators, written by Bondwise as "
+        f"{_code(section.base_architecture)}: each MPO was contracted to the dense weight that it stands for. It computes what the "
+        "compressed model computes, at the size and speed of the original: for tools that know no MPO, such as GGUF converters."
+    )
+    return "\n".join([*lines, ""])

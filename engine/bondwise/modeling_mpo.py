@@ -156,6 +156,9 @@ class MPOLinear(nn.Module):
             x = self.cores[0](x)
             trains = torch.is_grad_enabled() and self._weights_are_plain() and any(core.weight.requires_grad for core in self.cores)
             for k, core in enumerate(self.cores[1:], 1):
+                if self._is_whole(k):
+                    x = core(x)
+                    continue
                 # Where it trains the rows of the map are put in order, once, and not the outputs of every token, there and back.
                 x = F.linear(x, self._rows(k)) if trains else torch.cat([x, core(x)], -1).index_select(-1, self._order(k))
             return x[..., : self.out_features]
@@ -186,7 +189,13 @@ class MPOLinear(nn.Module):
     def _rows(self, k: int) -> Tensor:
         """[1; C] in the order of the columns of the unfolding: core k as a linear map where nothing is rearranged between cores, k ≥ 1."""
         rest = _tensor(self.cores[k].weight)
+        if self._is_whole(k):
+            return rest
         return torch.cat([torch.eye(rest.shape[1], device=rest.device, dtype=rest.dtype), rest]).index_select(0, self._order(k))
+
+    def _is_whole(self, k: int) -> bool:
+        """Whether core k has all columns of its unfolding, in their own order: so only while it trains, never in a file."""
+        return getattr(self.cores[k], "out_features", None) == len(self._order(k))
 
     def _as_map(self, k: int, like: Tensor) -> Tensor:
         """Core k as a linear map [out_k·r_k, r_{k-1}·in_k], k ≥ 1."""
@@ -206,6 +215,8 @@ class MPOLinear(nn.Module):
             return _tensor(core.weight).reshape(o, b, 1, i).permute(2, 0, 3, 1)
         plain = self._weights_are_plain()
         rest = _tensor(core.weight).mT if plain else core(torch.eye(a, device=like.device, dtype=like.dtype))
+        if self._is_whole(k):
+            return rest.reshape(a, o, i, b)
         unit = torch.eye(a, device=rest.device, dtype=rest.dtype)
         return torch.cat([unit, rest], -1).index_select(-1, self._order(k)).reshape(a, o, i, b)
 

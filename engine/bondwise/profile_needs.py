@@ -80,7 +80,7 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
             gradients=True,
         )
         if found.memory > free:
-            raise _no_room(run.device, "one block at a time", length, found.memory, free)
+            raise _no_room(run.device, f"{length} tokens, one block at a time,", found.memory, free)
         disk = found.disk + 2 * CURVE_BYTES * len(places)
         if disk > (disk_free := free_bytes(run.checkpoints)):
             raise UserError(
@@ -88,7 +88,8 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
             )
         return Budgets(0, 0, 0, 0, False, found.memory, free, disk, disk_free, found.reading)
     if fixed > free:
-        raise _no_room(run.device, "with the whole model, as measuring needs it", length, fixed, free)
+        otherwise = " Predicting alone (--spectral) reads the model block by block."
+        raise _no_room(run.device, f"{length} tokens through the whole model, as measuring needs it,", fixed, free, otherwise)
     room = free - fixed
     each = room // 4
     states = len({place.layer.block for place in places}) * sequences * length * hidden * item if measured else 0
@@ -107,10 +108,8 @@ def check_needs(run: Run, source: Checkpoint, places: Sequence[Place]) -> Budget
     return Budgets(room, states, gradients, cores, keeps, fixed + used, free, 2 * disk, disk_free)
 
 
-def _no_room(device: str, how: str, length: int, needed: int, free: int) -> UserError:
-    lever = "Choose a shorter --length, close other programs, or use another device"
+def _no_room(device: str, over: str, needed: int, free: int, otherwise: str = "") -> UserError:
     return UserError(
-        f"Not enough memory on {device}: a pass forward and backward over {length} tokens, {how}, takes about {size(needed)}, "
-        f"{size(free)} are free.",
-        f"{lever}; --spectral, which measures nothing, reads the model block by block." if "whole" in how else f"{lever}.",
+        f"Not enough memory on {device}: a pass forward and backward over {over} takes about {size(needed)}, {size(free)} are free.",
+        f"Choose a shorter --length, close other programs, or use another device.{otherwise}",
     )

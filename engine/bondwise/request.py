@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from bondwise.errors import UserError
 from bondwise.schema import (
     SCHEMA_VERSION,
+    BenchmarkRequest,
+    ExportRequest,
     HealRequest,
     PerplexityRequest,
     ProfileRequest,
@@ -24,7 +26,16 @@ from bondwise.schema import (
 
 REQUEST = "run.json"
 
-AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest
+AnyRequest = (
+    TensorizeRequest
+    | PerplexityRequest
+    | SampleModelRequest
+    | ProfileRequest
+    | HealRequest
+    | QuantizeRequest
+    | BenchmarkRequest
+    | ExportRequest
+)
 
 
 def refuse_newer(path: Path) -> None:
@@ -64,9 +75,11 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
 
     options: Any = request.options
     changes: dict[str, Any] = {
-        name: absolute(value) for name in ("output", "reference", "teacher") if (value := getattr(options, name, None))
+        name: absolute(value)
+        for name in ("output", "reference", "teacher", "original", "datasets")
+        if (value := getattr(options, name, None))
     }
-    for name in ("evaluate", "calibration"):
+    for name in ("evaluate", "calibration", "perplexity"):
         text = getattr(options, name, None)
         if text is not None:
             more = {"also": [of(one) for one in text.also]} if name == "calibration" else {}
@@ -75,10 +88,12 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
         changes["data"] = of(request.options).data
     if isinstance(request, HealRequest):
         changes["data"] = [of(one) for one in request.options.data]
+    if isinstance(request, BenchmarkRequest):
+        changes["models"] = [absolute(model) for model in request.options.models]
     update: dict[str, Any] = {"options": options.model_copy(update=changes)}
     if request.after is not None:
         update["after"] = absolute(request.after)
-    if not isinstance(request, SampleModelRequest):
+    if not isinstance(request, (SampleModelRequest, BenchmarkRequest)):
         update["model"] = absolute(request.model)
     return request.model_copy(update=update)
 

@@ -42,9 +42,28 @@ from bondwise.schema import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from bondwise.schema import HealResult, PerplexityResult, ProfileResult, QuantizeResult, SampleModelResult, TensorizeResult
+    from bondwise.schema import (
+        BenchmarkResult,
+        ExportResult,
+        HealResult,
+        PerplexityResult,
+        ProfileResult,
+        QuantizeResult,
+        SampleModelResult,
+        TensorizeResult,
+    )
 
-    Worker = Callable[["Run"], TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult]
+    AnyResult = (
+        TensorizeResult
+        | PerplexityResult
+        | SampleModelResult
+        | ProfileResult
+        | HealResult
+        | QuantizeResult
+        | BenchmarkResult
+        | ExportResult
+    )
+    Worker = Callable[["Run"], AnyResult]
 
 E = TypeVar("E", bound=Event)
 
@@ -59,6 +78,8 @@ WORKERS: dict[str, str] = {
     "profile": "bondwise.sensitivity:run",
     "heal": "bondwise.heal:run",
     "quantize": "bondwise.quantize:run",
+    "benchmark": "bondwise.benchmark:run",
+    "export": "bondwise.export:run",
 }
 """Kind of a run → `module:function` of its worker; named, not imported, because torch and transformers take seconds."""
 

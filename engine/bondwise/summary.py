@@ -75,7 +75,7 @@ def spectrum_text(spectrum: TensorSpectrum) -> str:
     return f"{head}\n\n{table(rows)}"
 
 
-def result_text(result: dict[str, Any]) -> str:
+def result_text(result: dict[str, Any]) -> str:  # noqa: PLR0911 -- one for each kind
     """The figures of a finished run, from `result.json`."""
     seconds = duration(result["seconds"])
     if result["kind"] == "tensorize":
@@ -106,6 +106,12 @@ def result_text(result: dict[str, Any]) -> str:
         return f"{_healing_text(result)}\n\nWrote {result['output']} in {seconds}."
     if result["kind"] == "quantize":
         return f"{_quantized_text(result)}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "benchmark":
+        from bondwise.benchmark_summary import benchmark_text
+
+        return f"{benchmark_text(result)}\n\nWrote {result['output']} in {seconds}."
+    if result["kind"] == "export":
+        return f"{_export_text(result)}\n\nWrote {result['output']} in {seconds}."
     evaluation = result["evaluation"]
     text = f"Perplexity {evaluation['perplexity']:.3f} ± {evaluation['standard_error']:.3f} over {evaluation['tokens']:,} tokens"
     if evaluation.get("kl") is not None:
@@ -154,3 +160,14 @@ def _quantized_text(result: dict[str, Any]) -> str:
     note = f"Embedding, norms and all else that was not named stay as they were: {size(kept)}, {kept / after:.0%} of the folder."
     samples = "".join(f"\n\n{side}: {one['prompt']}{one['sample']}" for side, one in (("Before", original), ("After", quantized)) if one)
     return f"{table(rows)}\n\n{note}{samples}"
+
+
+def _export_text(result: dict[str, Any]) -> str:
+    rows = [["", "compressed", "exported"]]
+    for name, show in (("parameters", "{:,}".format), ("bytes", size)):
+        rows.append([name, show(result[f"compressed_{name}"]), show(result[name])])
+    code = "" if result["plain"] else ", with trust_remote_code"
+    return (
+        f"{table(rows)}\n\nContracted {result['layers']} layers; it loads as {result['architecture']}{code}. Its accuracy is that of the "
+        "compressed model, its size that of the original."
+    )

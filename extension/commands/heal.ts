@@ -79,13 +79,13 @@ export function earlierSpeed(runs: readonly Run[], load: Load): number | undefin
   return undefined;
 }
 
-async function hardwareOf(environment: Environment): Promise<Hardware> {
+export async function hardwareOf(environment: Environment): Promise<Hardware> {
   const { device, cores = 1, devices = [] } = await doctor(environment);
   return { device, cores, devices };
 }
 
 /** Both models may bring code of their own. */
-async function allowed(parts: HealParts, model: Model, { original }: HealChoices, request: RunRequest): Promise<RunRequest | undefined> {
+export async function allowed(parts: TensorizeParts, model: Model, { original }: HealChoices, request: RunRequest): Promise<RunRequest | undefined> {
   const own = await withConsent(parts.context, model, request);
   return own && original !== undefined ? withConsent(parts.context, await openModel(original), own) : own;
 }
@@ -97,7 +97,8 @@ function folderOf(clicked: unknown): string | undefined {
   return typeof clicked === 'string' ? clicked : isTreeNode(clicked) ? modelOf(clicked).entry.folder : undefined;
 }
 
-async function compressedModel({ models }: HealParts, folder: string): Promise<Model> {
+/** @throws where there is nothing to heal. */
+export async function compressedModel({ models }: Pick<TensorizeParts, 'models'>, folder: string): Promise<Model> {
   await models.ready();
   const model = models.get(folder)?.model ?? (await openModel(folder));
   if (!model.lineage || coresOf(model) === 0) {

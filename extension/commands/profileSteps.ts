@@ -6,6 +6,7 @@ import { parseSizes, type ProfileSizes, sizesText } from '../profile/sizes.ts';
 import type { ProfileOptions, Sensitivity } from '../protocol/types.ts';
 import { formatParameters } from '../runs/format.ts';
 import { oneLine } from '../views/text.ts';
+import { BUILTIN } from './calibrationText.ts';
 import { pickLayers } from './pickLayers.ts';
 import { askAll, askText, type Answer, BACK, pickOne, type Position, type Step, taken } from './quickInput.ts';
 import type { Chosen } from './tensorize.ts';
@@ -34,7 +35,6 @@ export interface ProfileQuestions {
 /** What is measured at when the user does not say. */
 export const DEFAULT_SIZES: ProfileSizes = { keep: [0.75, 0.5, 0.3, 0.1] };
 export const DEFAULT_SEQUENCES = 8;
-export const BUILTIN = 'builtin';
 
 /** @returns undefined when the user gave up. */
 export async function askProfile({ chosen, askLayers, defaults, length }: ProfileQuestions): Promise<ProfileChoices | undefined> {

@@ -54,17 +54,25 @@ export async function runPlan(parts: TensorizeParts, [clicked]: readonly unknown
   if ((await vscode.window.showInformationMessage(title, { modal: true, detail: ready.lines.join('\n\n') }, run)) !== run) {
     return;
   }
-  const request = await withConsent(parts.context, ready.model, ready.request);
-  const root = runRootFor(ready.model.folder, parts.storage);
-  const directory = request && (await startRun(parts.engine, parts.runs, root, request));
-  if (directory === undefined) {
-    return;
+  const directory = await startPlan(parts, ready);
+  if (directory !== undefined) {
+    await parts.showRun(directory);
   }
-  if (ready.heal) {
-    // Started now, so that it goes on though this window be closed; what code may run was answered above.
-    await startRun(parts.engine, parts.runs, root, { ...ready.heal, allow_code: request?.allow_code ?? false, after: `../${path.basename(directory)}` });
+}
+
+/**
+ * Starts the runs of a plan's steps, each of which waits for the one before, so that they go on though this window be closed.
+ * @returns the first run's directory; undefined where the user did not allow what it needs.
+ */
+export async function startPlan(parts: Omit<TensorizeParts, 'showRun'>, { model, request, heal }: Ready): Promise<string | undefined> {
+  const allowed = await withConsent(parts.context, model, request);
+  const root = runRootFor(model.folder, parts.storage);
+  const directory = allowed && (await startRun(parts.engine, parts.runs, root, allowed));
+  if (directory !== undefined && heal) {
+    // The code that it brings is that of the model that was asked about.
+    await startRun(parts.engine, parts.runs, root, { ...heal, allow_code: allowed?.allow_code ?? false, after: `../${path.basename(directory)}` });
   }
-  await parts.showRun(directory);
+  return directory;
 }
 
 /**

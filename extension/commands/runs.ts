@@ -30,6 +30,7 @@ export interface RunParts {
   readonly showModel: (folder: string) => Promise<void>;
   readonly compare: (folder: string) => void;
   readonly sensitivity: (file: string) => Promise<void>;
+  readonly report: (file: string) => Promise<void>;
   /** Opens the panel of a run. */
   readonly showPanel: (directory: string) => void;
   /** Whether that panel is in sight. */
@@ -195,6 +196,13 @@ async function announceDone(parts: RunParts, run: Run, title: string): Promise<v
     await announceHealed(parts, run, result);
   } else if (result?.kind === 'profile') {
     await announceProfile(parts, result);
+  } else if (result?.kind === 'benchmark') {
+    await announceReport(parts, result.output);
+  } else if (result?.kind === 'export') {
+    const message = vscode.l10n.t('{0} is ready: {1} at the original’s size, for tools that know no MPOs.', path.basename(result.output), result.architecture);
+    if ((await vscode.window.showInformationMessage(message, show)) === show) {
+      await parts.showModel(result.output);
+    }
   } else {
     await vscode.window.showInformationMessage(vscode.l10n.t('“{0}” is done.', title));
   }
@@ -216,8 +224,7 @@ async function announceHealed({ isShown, compare, showModel }: RunParts, { direc
 
 /** Not where the heatmap is in sight: it has shown every cell as it came. */
 async function announceProfile(parts: RunParts, { output, cells, curves }: ProfileResult): Promise<void> {
-  const inSight = vscode.window.tabGroups.all.some(({ activeTab }) => activeTab?.input instanceof vscode.TabInputCustom && activeTab.input.uri.fsPath === output);
-  if (inSight) {
+  if (isInSight(output)) {
     return;
   }
   const show = vscode.l10n.t('Show Sensitivity');
@@ -225,6 +232,18 @@ async function announceProfile(parts: RunParts, { output, cells, curves }: Profi
   if ((await vscode.window.showInformationMessage(message, show)) === show) {
     await parts.sensitivity(output);
   }
+}
+
+/** Not where the report is in sight, for the same reason. */
+async function announceReport(parts: RunParts, output: string): Promise<void> {
+  const show = vscode.l10n.t('Show Benchmark');
+  if (!isInSight(output) && (await vscode.window.showInformationMessage(vscode.l10n.t('{0} is ready.', path.basename(output)), show)) === show) {
+    await parts.report(output);
+  }
+}
+
+function isInSight(file: string): boolean {
+  return vscode.window.tabGroups.all.some(({ activeTab }) => activeTab?.input instanceof vscode.TabInputCustom && activeTab.input.uri.fsPath === file);
 }
 
 async function resume({ context, engine, runs }: RunParts, wanted: readonly Run[]): Promise<void> {

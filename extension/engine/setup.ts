@@ -145,7 +145,8 @@ async function install({ uv, python, child, report, engineDir, lock }: Install):
     }
   }, LOOK);
   try {
-    const arguments_ = ['pip', 'install', '--python', python, '--require-hashes', '--only-binary', ':all:', '-r', path.join(engineDir, lock)];
+    // The lock is whole: what it leaves out of a package's own wishes is left out on purpose.
+    const arguments_ = ['pip', 'install', '--python', python, '--no-deps', '--require-hashes', '--only-binary', ':all:', '-r', path.join(engineDir, lock)];
     const onLine = (line: string): void => {
       state = readUvLine(state, line);
       report.download(state);

@@ -7,6 +7,7 @@ export type HostMessage =
   | HostProfileRun
   | HostSelection
   | HostPlan
+  | HostBenchmark
   | HostTensors
   | HostTensorFacts
   | HostRun
@@ -26,10 +27,21 @@ export type RunEvent =
   | HealPlanEvent
   | HealStepEvent
   | HealValidationEvent
+  | BenchmarkEvent
+  | BenchmarkModelEvent
   | WarningEvent
   | EndedEvent;
-export type RunRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest;
-export type RunResult = TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult;
+export type RunRequest =
+  | TensorizeRequest
+  | PerplexityRequest
+  | SampleModelRequest
+  | ProfileRequest
+  | HealRequest
+  | QuantizeRequest
+  | BenchmarkRequest
+  | ExportRequest;
+export type RunResult =
+  TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult;
 
 export interface BaseModelRef {
   /**
@@ -55,6 +67,498 @@ export interface BaselineEvent {
   baseline: {
     [k: string]: number;
   };
+}
+/**
+ * `NAME.benchmark.json`: several models, measured alike.
+ */
+export interface Benchmark {
+  version?: 1;
+  engine: string;
+  /**
+   * Version of the LM Evaluation Harness.
+   */
+  harness?: string | null;
+  created: string;
+  machine?: string;
+  device: string;
+  /**
+   * `weights` of the model that the others are compared with.
+   */
+  original?: string | null;
+  models?: BenchmarkModel[];
+  /**
+   * What there is to say of them, in sentences.
+   */
+  remarks?: string[];
+  /**
+   * All that was asked for is there.
+   */
+  complete?: boolean;
+}
+export interface BenchmarkModel {
+  /**
+   * Relative to the folder of the file that says it.
+   */
+  path: string;
+  name: string;
+  /**
+   * SHA-256 over config.json and the header of every shard.
+   */
+  fingerprint: string;
+  /**
+   * SHA-256 over config.json and all weight files: what the figures are of.
+   */
+  weights: string;
+  /**
+   * Fingerprint of the model that this one was made from.
+   */
+  base?: string | null;
+  /**
+   * Of the weight files on disk.
+   */
+  bytes: number;
+  parameters: number;
+  /**
+   * Of a quantized model: before its values were packed; null where the tensors say it.
+   */
+  original_parameters?: number | null;
+  /**
+   * Bytes of tensors by stored dtype, by the format's name.
+   */
+  dtypes: {
+    [k: string]: number;
+  };
+  /**
+   * How it is quantized, such as int8 or nf4.
+   */
+  scheme?: string | null;
+  /**
+   * Of its weights, in words.
+   */
+  precision: string;
+  mpo_layers?: number;
+  healed?: boolean;
+  footprint?: Footprint | null;
+  perplexity?: Perplexity | null;
+  samples?: TextSample[];
+  tasks?: TaskResult[];
+  speed?: Speed | null;
+}
+/**
+ * Measured in a process that does nothing else.
+ */
+export interface Footprint {
+  /**
+   * From the folder to a model, files in the system's cache.
+   */
+  load_seconds: number;
+  /**
+   * Bytes: the most that loading and a pass over `tokens` took, without the libraries; on a GPU its memory.
+   */
+  memory: number;
+  tokens: number;
+  device: string;
+}
+export interface Perplexity {
+  /**
+   * The text: `builtin`, a hub data set, or a file, relative to the report's folder.
+   */
+  data: string;
+  value: number;
+  /**
+   * Standard error, over sequences.
+   */
+  error: number;
+  /**
+   * Tokens in a sequence.
+   */
+  length: number;
+  sequences: number;
+}
+export interface TextSample {
+  prompt: string;
+  /**
+   * Greedy continuation.
+   */
+  text: string;
+  chat?: boolean;
+}
+/**
+ * A task of the LM Evaluation Harness on one model. Two of them compare where task, items, shots, chat, seed and data are equal.
+ */
+export interface TaskResult {
+  task: string;
+  /**
+   * Of the task, as the harness says it.
+   */
+  version?: string;
+  /**
+   * Items that were asked for; null: all.
+   */
+  limit: number | null;
+  /**
+   * Solved examples before each item; null: as the task says.
+   */
+  shots: number | null;
+  /**
+   * The model's chat template was put around each item.
+   */
+  chat: boolean;
+  /**
+   * Of the choice of items and examples.
+   */
+  seed: number;
+  /**
+   * The local folder that the data sets were read from; null: the hub.
+   */
+  data: string | null;
+  items: number;
+  /**
+   * Items that the data has.
+   */
+  available: number;
+  /**
+   * Solved examples that stood before each item.
+   */
+  examples?: number;
+  metric: TaskMetric;
+  /**
+   * What guessing scores on these items; null where there is no such level.
+   */
+  chance?: number | null;
+  /**
+   * What always giving the same answer scores on these items, at best; null where answers differ.
+   */
+  constant?: number | null;
+  metrics: TaskMetric1[];
+  subtasks?: Subtask[];
+  /**
+   * `1` or `0` for each item, by task and item number, so that two models compare item by item; null for others.
+   */
+  outcomes?: string | null;
+  seconds: number;
+}
+/**
+ * The one that counts.
+ */
+export interface TaskMetric {
+  name: string;
+  /**
+   * What was taken from the model's answer before it was judged; `none`: all of it.
+   */
+  filter?: string;
+  value: number;
+  /**
+   * Standard error; null where the harness gives none.
+   */
+  error?: number | null;
+  higher_is_better?: boolean;
+}
+/**
+ * One of a task's metrics, by one of its filters.
+ */
+export interface TaskMetric1 {
+  name: string;
+  /**
+   * What was taken from the model's answer before it was judged; `none`: all of it.
+   */
+  filter?: string;
+  value: number;
+  /**
+   * Standard error; null where the harness gives none.
+   */
+  error?: number | null;
+  higher_is_better?: boolean;
+}
+/**
+ * One task of a group, such as a subject of MMLU: the group's metric on its items.
+ */
+export interface Subtask {
+  name: string;
+  items: number;
+  value: number;
+  error?: number | null;
+  chance?: number | null;
+}
+export interface Speed {
+  device: string;
+  /**
+   * That it was computed in.
+   */
+  dtype: string;
+  threads: number;
+  /**
+   * `weights` of the model that took turns with it; null: it is the original.
+   */
+  original: string | null;
+  /**
+   * Tokens of a pass.
+   */
+  length: number;
+  decode_tokens: number;
+  forward: Timing;
+  prefill: Timing1;
+  decode: Timing2;
+  /**
+   * A step on the tokens: forward, backward, AdamW.
+   */
+  training?: Timing3 | null;
+  /**
+   * Parameters that the training step changes.
+   */
+  trained?: number;
+  /**
+   * Why there is no training step, or what it leaves out.
+   */
+  training_note?: string | null;
+}
+/**
+ * A pass over the tokens, all logits, no cache.
+ */
+export interface Timing {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * A pass that fills the cache and gives the last logits.
+ */
+export interface Timing1 {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * A token behind that.
+ */
+export interface Timing2 {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * Seconds of one thing done several times, by turns with the original model, so that what else the machine does slows both alike.
+ */
+export interface Timing3 {
+  minimum: number;
+  median: number;
+  repeats: number;
+  original_minimum?: number | null;
+  original_median?: number | null;
+  /**
+   * minimum / original_minimum: below 1 is faster.
+   */
+  ratio?: number | null;
+  /**
+   * median / original_median.
+   */
+  median_ratio?: number | null;
+}
+/**
+ * What a benchmark has before it adds to it, with what the file of an earlier run has already.
+ */
+export interface BenchmarkEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'benchmark';
+  benchmark: Benchmark;
+}
+/**
+ * A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before.
+ */
+export interface BenchmarkModelEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'benchmark-model';
+  model: BenchmarkModel;
+  /**
+   * Those of the whole report now.
+   */
+  remarks?: string[];
+}
+/**
+ * What several models are measured by.
+ */
+export interface BenchmarkOptions {
+  /**
+   * Model folders.
+   *
+   * @minItems 1
+   */
+  models: [string, ...string[]];
+  /**
+   * What the others are compared with; null: the one that is not compressed.
+   */
+  original?: string | null;
+  /**
+   * Of the LM Evaluation Harness: tasks, groups, tags; default: the paper's.
+   */
+  tasks?: string[];
+  /**
+   * Items of each task, chosen by the seed; of a group shared among its tasks. Null: all.
+   */
+  limit?: number | null;
+  /**
+   * Solved examples before each item; null: as each task says.
+   */
+  shots?: number | null;
+  /**
+   * Put the model's chat template around each item and prompt.
+   */
+  chat?: boolean;
+  /**
+   * Items at a time; null: 1 on a CPU, 8 elsewhere.
+   */
+  batch?: number | null;
+  /**
+   * A folder with data sets under their hub ids, which are read from there alone; null: the hub.
+   */
+  datasets?: string | null;
+  perplexity?: EvaluateOptions | null;
+  /**
+   * What the models continue.
+   */
+  prompts?: string[];
+  /**
+   * Tokens that they continue them by.
+   */
+  sample_tokens?: number;
+  /**
+   * Forward, prefill and decode times.
+   */
+  speed?: boolean;
+  /**
+   * The time of a training step, with `speed`.
+   */
+  training?: boolean;
+  /**
+   * Load time and memory.
+   */
+  footprint?: boolean;
+  /**
+   * Timings of each model, by turns with the original.
+   */
+  repeats?: number;
+  /**
+   * Tokens of a timed pass.
+   */
+  length?: number;
+  /**
+   * Tokens of a timed continuation.
+   */
+  decode_tokens?: number;
+  /**
+   * The file NAME.benchmark.json. One that is there is added to.
+   */
+  output: string;
+}
+/**
+ * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
+ */
+export interface EvaluateOptions {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`.
+   */
+  data?: string;
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the perplexity surer and take longer.
+   */
+  sequences?: number;
+  /**
+   * What both models continue.
+   */
+  prompt?: string;
+  /**
+   * Tokens that they continue it by.
+   */
+  sample_tokens?: number;
+}
+export interface BenchmarkRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'benchmark';
+  options: BenchmarkOptions;
+}
+export interface BenchmarkResult {
+  kind: 'benchmark';
+  output: string;
+  /**
+   * All that the report has now.
+   */
+  models: BenchmarkModel[];
+  /**
+   * `weights` of the model that the others are compared with.
+   */
+  original: string | null;
+  /**
+   * Figures that this run added: tasks, perplexities, speeds and the like.
+   */
+  measured: number;
+  seconds: number;
 }
 export interface BlockInfo {
   index: number;
@@ -464,31 +968,6 @@ export interface EstimateEvent {
   disk: number;
   disk_available: number;
 }
-/**
- * How a model is measured: perplexity on held-out text, speed, and what it writes after a prompt.
- */
-export interface EvaluateOptions {
-  /**
-   * A .txt or .jsonl file, a hub data set id, or `builtin`.
-   */
-  data?: string;
-  /**
-   * Tokens in a sequence.
-   */
-  length?: number;
-  /**
-   * More make the perplexity surer and take longer.
-   */
-  sequences?: number;
-  /**
-   * What both models continue.
-   */
-  prompt?: string;
-  /**
-   * Tokens that they continue it by.
-   */
-  sample_tokens?: number;
-}
 export interface EvaluationEvent {
   /**
    * 1, 2, 3 … without gaps, across resumes.
@@ -508,6 +987,72 @@ export interface ExchangePoint {
   loss: number;
   loss_error: number;
   perplexity?: number | null;
+}
+export interface ExportOptions {
+  /**
+   * Contract every MPO to a dense weight: the base architecture, at its full size.
+   */
+  dense?: boolean;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+}
+export interface ExportRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'export';
+  model: string;
+  options: ExportOptions;
+}
+export interface ExportResult {
+  kind: 'export';
+  output: string;
+  /**
+   * Class of the base model, such as LlamaForCausalLM.
+   */
+  architecture: string;
+  /**
+   * That were contracted.
+   */
+  layers: number;
+  parameters: number;
+  bytes: number;
+  compressed_parameters: number;
+  compressed_bytes: number;
+  /**
+   * Largest difference of log-probabilities to the compressed model, after reload.
+   */
+  logits_difference: number;
+  /**
+   * It loads in transformers without trust_remote_code.
+   */
+  plain: boolean;
+  seconds: number;
 }
 /**
  * What the journal of a healing says of its training, thinned: of a long one each step event is the mean of several.
@@ -587,7 +1132,7 @@ export interface HealStepEvent {
   learning_rate: number;
   tokens_per_second: number;
   /**
-   * Bytes by device: the most on a GPU so far, of the process on a CPU.
+   * Bytes by device, or by rank: the most on a GPU so far, of the process on a CPU.
    */
   memory: {
     [k: string]: number;
@@ -613,6 +1158,24 @@ export interface HealValidationEvent {
    */
   best: boolean;
   sample: string;
+}
+export interface HealInput {
+  /**
+   * A compressed model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * How long to train.
+   */
+  minutes?: number;
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text afterwards.
+   */
+  measure?: boolean;
 }
 export interface HealOptions {
   /**
@@ -750,6 +1313,21 @@ export interface Healing {
   result: HealResult;
 }
 /**
+ * The whole report; what the view shows from then on.
+ */
+export interface HostBenchmark {
+  type: 'benchmark';
+  /**
+   * Of the file, without its ending.
+   */
+  name: string;
+  benchmark: Benchmark;
+  /**
+   * What is wrong with the file or its models, in sentences.
+   */
+  notes?: string[];
+}
+/**
  * What has come since: gathered, so that a fast run does not flood the view.
  */
 export interface HostCells {
@@ -854,7 +1432,7 @@ export interface ProfileLayer {
   in_modes: number[];
 }
 /**
- * The run that is filling this profile; null when none is.
+ * The run that is filling this profile or report; null when none is.
  */
 export interface HostProfileRun {
   type: 'profileRun';
@@ -1067,8 +1645,30 @@ export interface RunView {
   title: string;
   state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
   status?: RunStatus | null;
-  request?: (TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest) | null;
-  result?: (TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult) | null;
+  request?:
+    | (
+        | TensorizeRequest
+        | PerplexityRequest
+        | SampleModelRequest
+        | ProfileRequest
+        | HealRequest
+        | QuantizeRequest
+        | BenchmarkRequest
+        | ExportRequest
+      )
+    | null;
+  result?:
+    | (
+        | TensorizeResult
+        | PerplexityResult
+        | SampleModelResult
+        | ProfileResult
+        | HealResult
+        | QuantizeResult
+        | BenchmarkResult
+        | ExportResult
+      )
+    | null;
   estimate?: EstimateEvent | null;
   evaluations?: {
     [k: string]: Evaluation;
@@ -1929,6 +2529,10 @@ export interface PackedLayer {
    */
   scheme: string;
 }
+export interface NamedTask {
+  name: string;
+  kind: 'task' | 'group' | 'tag';
+}
 export interface PhaseEvent {
   /**
    * 1, 2, 3 … without gaps, across resumes.
@@ -2368,6 +2972,12 @@ export interface RunStatusInput {
    */
   run?: string;
 }
+/**
+ * `tasks --json`.
+ */
+export interface TaskList {
+  tasks: NamedTask[];
+}
 export interface TensorizeInput {
   /**
    * A model by its name or folder, as bondwise_list_models gives them.
@@ -2420,6 +3030,7 @@ export interface WebviewRequest {
     | 'copyCommand'
     | 'saveFile'
     | 'copyText'
+    | 'benchmarkModels'
     | 'tensorFacts'
     | 'tensorSpectrum';
   argument?: string | null;

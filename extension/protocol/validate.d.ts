@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, PlanFile, PlanResult, Inspection, Doctor, TensorFacts, TensorSpectrum, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, RunStatusInput } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, HealInput, RunStatusInput } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -12,10 +12,12 @@ export const isRunResult: Validator<RunResult>;
 export const isMPOSection: Validator<MPOSection>;
 export const isLineage: Validator<Lineage>;
 export const isSensitivity: Validator<Sensitivity>;
+export const isBenchmark: Validator<Benchmark>;
 export const isPlanFile: Validator<PlanFile>;
 export const isPlanResult: Validator<PlanResult>;
 export const isInspection: Validator<Inspection>;
 export const isDoctor: Validator<Doctor>;
+export const isTaskList: Validator<TaskList>;
 export const isTensorFacts: Validator<TensorFacts>;
 export const isTensorSpectrum: Validator<TensorSpectrum>;
 export const isWebviewRequest: Validator<WebviewRequest>;
@@ -27,4 +29,5 @@ export const isProfileInput: Validator<ProfileInput>;
 export const isPlanInput: Validator<PlanInput>;
 export const isRunPlanInput: Validator<RunPlanInput>;
 export const isTensorizeInput: Validator<TensorizeInput>;
+export const isHealInput: Validator<HealInput>;
 export const isRunStatusInput: Validator<RunStatusInput>;

@@ -8,5 +8,6 @@ export function codeFolders({ directory, request }: Pick<Run, 'directory' | 'req
     return [];
   }
   const reference = request.kind === 'perplexity' ? request.options.reference : request.kind === 'heal' ? request.options.teacher : undefined;
-  return ['model' in request ? request.model : undefined, reference].flatMap(folder => (typeof folder === 'string' ? path.resolve(directory, folder) : []));
+  const several = request.kind === 'benchmark' ? [...request.options.models, request.options.original] : [];
+  return [...several, 'model' in request ? request.model : undefined, reference].flatMap(folder => (typeof folder === 'string' ? path.resolve(directory, folder) : []));
 }

@@ -1,7 +1,9 @@
 /** What a journal says, as one value: a fold over its events. */
+import { BenchmarkFold } from '../benchmark/fold.ts';
 import { ProfileFold } from '../profile/fold.ts';
 import { HealFold, type History } from './healFold.ts';
 import type {
+  Benchmark,
   EndedEvent,
   ErrorInfo,
   EstimateEvent,
@@ -30,6 +32,8 @@ export interface RunSummary {
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
+  /** What a benchmark has found so far. */
+  readonly benchmark?: Benchmark;
   /** How a healing has gone so far. */
   readonly heal?: History;
   /** Each warning once. */
@@ -40,7 +44,7 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile' | 'heal'>;
+type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile' | 'heal' | 'benchmark'>;
 
 export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quantized: [], evaluations: {}, warnings: [] };
 
@@ -48,6 +52,7 @@ export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quanti
 export class Fold {
   #plain: Plain = EMPTY_SUMMARY;
   readonly #profile = new ProfileFold();
+  readonly #benchmark = new BenchmarkFold();
   readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
   readonly #quantized = new Map<string, QuantizedLayer>();
@@ -58,15 +63,10 @@ export class Fold {
   }
 
   get value(): RunSummary {
-    const [profile, heal] = [this.#profile.value, this.#heal.value];
-    return {
-      ...this.#plain,
-      layers: [...this.#layers.values()],
-      quantized: [...this.#quantized.values()],
-      warnings: [...this.#warnings],
-      ...(profile && { profile }),
-      ...(heal && { heal }),
-    };
+    const [profile, heal, benchmark] = [this.#profile.value, this.#heal.value, this.#benchmark.value];
+    const found = { ...(profile && { profile }), ...(heal && { heal }), ...(benchmark && { benchmark }) };
+    const [layers, quantized] = [[...this.#layers.values()], [...this.#quantized.values()]];
+    return { ...this.#plain, layers, quantized, warnings: [...this.#warnings], ...found };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -84,6 +84,7 @@ export class Fold {
       this.#warnings.add(event.message);
     }
     this.#profile.add(event);
+    this.#benchmark.add(event);
     this.#heal.add(event);
     this.#plain = { ...step(this.#plain, event), seq: event.seq };
   }
@@ -121,6 +122,8 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'heal-plan':
     case 'heal-step':
     case 'heal-validation':
+    case 'benchmark':
+    case 'benchmark-model':
       return before;
   }
 }

@@ -56,7 +56,7 @@ export function compressedBy({ result }: Pick<Run, 'result'>): string | undefine
 
 /** The model's folder that a finished run has made. */
 export function madeBy(run: Pick<Run, 'result'>): string | undefined {
-  return run.result?.kind === 'sample-model' ? run.result.output : compressedBy(run);
+  return run.result?.kind === 'sample-model' || run.result?.kind === 'export' ? run.result.output : compressedBy(run);
 }
 
 const STATE_WORDS: Record<RunState, string> = {

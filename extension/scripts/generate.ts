@@ -17,8 +17,8 @@ interface Schema {
   $defs: Record<string, JSONSchema & { title?: string }>;
 }
 
-const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'RunStatusInput'];
-const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TensorFacts', 'TensorSpectrum', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
+const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'HealInput', 'RunStatusInput'];
+const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'Benchmark', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TaskList', 'TensorFacts', 'TensorSpectrum', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
 const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 
 /** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */

@@ -30,6 +30,7 @@ const PLATFORMS: Readonly<Record<string, string>> = {
   'darwin-arm64': 'aarch64-apple-darwin',
   'win32-x64': 'x86_64-pc-windows-msvc',
 };
+const OVERRIDES = 'requirements.overrides';
 const MEASURED: Lock = 'requirements.lock';
 const OLDEST_PYTHON = '3.11';
 
@@ -39,7 +40,7 @@ await main(async () => {
   const child: ChildOptions = { cwd: engineDir, env };
   const uv = await ensureUv(bondwiseHome(), env, child);
   for (const { from, lock } of LOCKS) {
-    const options = ['--quiet', '--universal', '--generate-hashes', '--no-header', '--no-annotate', '--no-emit-index-url', '--python-version', OLDEST_PYTHON];
+    const options = ['--quiet', '--universal', '--generate-hashes', '--no-header', '--no-annotate', '--no-emit-index-url', '--python-version', OLDEST_PYTHON, '--override', OVERRIDES];
     await run(uv, ['pip', 'compile', ...options, ...(values.upgrade ? ['--upgrade'] : []), from, '-o', lock], child);
   }
   if (values.measure) {
@@ -68,7 +69,7 @@ async function measure(uv: string, child: ChildOptions, platform: string): Promi
   try {
     let state = UV_START;
     const target = path.join(folder, 'target');
-    const options = ['--python-platform', platform, '--python-version', OLDEST_PYTHON, '--only-binary', ':all:', '--require-hashes', '--target', target];
+    const options = ['--python-platform', platform, '--python-version', OLDEST_PYTHON, '--only-binary', ':all:', '--no-deps', '--require-hashes', '--target', target];
     await run(uv, ['pip', 'install', ...options, '-r', MEASURED], {
       ...child,
       // torch's wheels ask for macOS 14; uv takes 13 where it is not told.

@@ -1,5 +1,6 @@
 /** The tools that language models in the editor may call. */
 import * as vscode from 'vscode';
+import { healTool } from './healing.ts';
 import { listLayers, listModels, type ReadingParts, readProfile, runStatus } from './reading.ts';
 import { registerTool } from './tool.ts';
 import { planTool, profileTool, runPlanTool, tensorizeTool, type WorkingParts } from './working.ts';
@@ -9,7 +10,7 @@ export function languageModelTools(parts: ReadingParts & WorkingParts): vscode.D
   const reading = vscode.Disposable.from(registerTool(listModels(parts)), registerTool(listLayers(parts)), registerTool(readProfile(parts)), registerTool(runStatus(parts)));
   let working: vscode.Disposable | undefined;
   const add = () => {
-    working ??= vscode.Disposable.from(registerTool(tensorizeTool(parts)), registerTool(profileTool(parts)), registerTool(planTool(parts)), registerTool(runPlanTool(parts)));
+    working ??= vscode.Disposable.from(registerTool(tensorizeTool(parts)), registerTool(profileTool(parts)), registerTool(planTool(parts)), registerTool(runPlanTool(parts)), registerTool(healTool(parts)));
   };
   if (vscode.workspace.isTrusted) {
     add();

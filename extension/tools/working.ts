@@ -4,9 +4,10 @@ import { access, readFile } from 'node:fs/promises';
 import * as vscode from 'vscode';
 import type { Model } from '../checkpoint/index.ts';
 import { outputFor, profileRequest, wholeModel } from '../commands/profile.ts';
-import { BUILTIN, DEFAULT_SEQUENCES, DEFAULT_SIZES, type ProfileChoices } from '../commands/profileSteps.ts';
+import { BUILTIN } from '../commands/calibrationText.ts';
+import { DEFAULT_SEQUENCES, DEFAULT_SIZES, type ProfileChoices } from '../commands/profileSteps.ts';
 import { planOf, type Wanted, writePlan } from '../commands/plan.ts';
-import { readyPlan } from '../commands/runPlan.ts';
+import { readyPlan, startPlan } from '../commands/runPlan.ts';
 import { evaluateOptions, runRootFor, startRun } from '../commands/startRun.ts';
 import { type Chosen, requestOf, type TensorizeParts } from '../commands/tensorize.ts';
 import { checkOutput, denseLayers, describeLayers, outputName } from '../commands/tensorizeSteps.ts';
@@ -171,20 +172,29 @@ export function runPlanTool(parts: WorkingParts): Tool<RunPlanInput> {
       return { title: vscode.l10n.t('Run {0}?', path.basename(file)), lines };
     },
     run: async input => {
-      const { model, request } = await ready(input);
-      return begin(parts, model, request);
+      const steps = await ready(input);
+      return begun(await startPlan(parts, steps), (steps.heal ?? steps.request).options);
     },
   };
 }
 
 /** Starts a run. @throws where the user did not allow what it needs. */
 async function begin(parts: WorkingParts, model: Model, request: RunRequest) {
-  const allowed = await withConsent(parts.context, model, request);
+  return beginAllowed(parts, model, await withConsent(parts.context, model, request));
+}
+
+/** Starts a run whose code the user allowed. @throws where there is none, and where the user did not want the engine. */
+export async function beginAllowed(parts: WorkingParts, model: Model, allowed: RunRequest | undefined) {
   const directory = allowed && (await startRun(parts.engine, parts.runs, runRootFor(model.folder, parts.storage), allowed));
-  if (directory === undefined) {
+  return begun(directory, allowed?.options);
+}
+
+/** What a model is told of a run that was started. @throws where the user did not allow what it needs. */
+function begun(directory: string | undefined, options: RunRequest['options'] | undefined) {
+  if (directory === undefined || options === undefined) {
     throw new Error(vscode.l10n.t('The user did not allow it: nothing was started.'));
   }
-  return { run: path.basename(directory), state: 'queued', ...('output' in request.options && { output: request.options.output }) };
+  return { run: path.basename(directory), state: 'queued', ...('output' in options && { output: options.output }) };
 }
 
 function targetOf(size: string): Target {

@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import type { Evaluation, HealResult, LayerFigures, QuantizedLayer, QuantizeResult, SchemeChoice, TensorizeResult } from '../protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
 import type { RunSummary } from '../runs/fold.ts';
-import { errorOf, type Run } from '../runs/run.ts';
+import { errorOf, type Run, type RunKind } from '../runs/run.ts';
 import { healFigures } from './healDetails.ts';
 import { formatMeasured, formatShare } from './measured.ts';
 import { planFigures } from './planDetails.ts';
@@ -36,11 +36,18 @@ export function runDetails(run: Run): readonly Detail[] {
     ...(run.request && 'model' in run.request
       ? [plain('model', vscode.l10n.t('Model'), shortPath(path.resolve(run.directory, run.request.model)), 'package')]
       : []),
+    ...(run.request?.kind === 'benchmark'
+      ? [plain('models', vscode.l10n.t('Models'), oneLine(run.request.options.models.map(model => path.basename(model)).join(', ')), 'package')]
+      : []),
     ...(run.request && 'output' in run.request.options
-      ? [plain('output', vscode.l10n.t('Output'), shortPath(path.resolve(run.directory, run.request.options.output)), run.request.kind === 'profile' ? 'graph-scatter' : 'folder')]
+      ? [plain('output', vscode.l10n.t('Output'), shortPath(path.resolve(run.directory, run.request.options.output)), outputIcon(run.request.kind))]
       : []),
     ...machine(run),
   ];
+}
+
+function outputIcon(kind: RunKind): string {
+  return kind === 'profile' ? 'graph-scatter' : kind === 'benchmark' ? 'graph' : 'folder';
 }
 
 function errors(run: Run): Detail[] {
@@ -102,6 +109,13 @@ function figures(run: Run): Detail[] {
       },
       plain('memory', vscode.l10n.t('In memory'), vscode.l10n.t('{0} when it was loaded and checked', formatBytes(result.memory)), 'dashboard'),
     );
+  }
+  if (result?.kind === 'export') {
+    found.push(plain('size', vscode.l10n.t('Size'), `${formatBytes(result.compressed_bytes)} → ${formatBytes(result.bytes)}`, 'database'));
+  }
+  const benchmark = result?.kind === 'benchmark' ? result.models : (summary.benchmark?.models ?? []);
+  if (benchmark.length > 0) {
+    found.push(plain('tasks', vscode.l10n.t('Tasks done'), String(benchmark.reduce((sum, model) => sum + (model.tasks?.length ?? 0), 0)), 'checklist'));
   }
   const made = result?.kind === 'tensorize' || result?.kind === 'heal' || result?.kind === 'quantize' ? result : undefined;
   const { original, compressed, healed, quantized } = { ...summary.evaluations, ...measuredBy(made) };

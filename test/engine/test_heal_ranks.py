@@ -64,6 +64,9 @@ def test_two_processes_learn_what_one_learns(heal_run: Callable[..., Path], tmp_
         assert losses(shared)[step] == pytest.approx(loss, abs=CLOSE), step
     assert losses(alone)[12] < losses(alone)[0] - 10 * CLOSE
     assert events(shared, "heal-validation")[0]["sample"] == events(alone, "heal-validation")[0]["sample"]
+    assert all(
+        event["memory"].keys() == {"rank 0", "rank 1"} and min(event["memory"].values()) > 1e6 for event in events(shared, "heal-step")
+    )
     assert status(shared, "status.json")["state"] == "done"
     assert (tmp_path / "shared-out" / "config.json").exists()
     assert [path.name for path in (shared / "checkpoints").iterdir()] == ["published.json"]

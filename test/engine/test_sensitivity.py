@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
 import statistics
 import subprocess
 import sys
-import types
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,11 +22,12 @@ from torch import nn
 from bondwise import measured, mpo
 from bondwise.checkpoint import open_checkpoint
 from bondwise.first_order import first_order
+from bondwise.harness import TaskScore
 from bondwise.modeling_mpo import _module_path
 from bondwise.modelmap import Layer, find_container, map_model
 from bondwise.paired import SPREAD, Samples, Score, Spread, reference, score
 from bondwise.profile_places import rounds, spread
-from bondwise.replay import Replay, is_transposed, layer_module
+from bondwise.replay import Replay, is_transposed, layer_module, replaced_weight
 from bondwise.run import Run, start
 from bondwise.schema import Cell, Sensitivity
 from bondwise.text import token_sequences
@@ -580,37 +580,24 @@ def test_layers_that_cannot_be_compressed_are_left_out_or_named(tmp_path: Path) 
 # --- tasks ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_task_without_the_harness_says_what_to_install(tmp_path: Path) -> None:
+def test_a_task_without_the_harness_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     message = fail(profile_run(tmp_path / "run", save_tiny_model("llama", tmp_path / "model"), metric="task:arc_easy", layers=["*.q_proj"]))
     assert "lm_eval is not installed" in message and "`lm-eval`" in message
 
 
 def fake_harness(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any, int], float]) -> None:
-    """The parts of lm_eval that are used; `answer` scores one item of a model."""
+    """A task of `limit` items; `answer` scores one item of a model. The real ones are in test_benchmark.py."""
 
-    class Wrapped:
-        def __init__(self, pretrained: Any, tokenizer: Any, batch_size: int) -> None:
-            self.model = pretrained
+    class Task:
+        def __init__(self, model: Any, _tokenizer: Any, name: str, limit: int, _seed: int) -> None:
+            self.name, self.model, self.limit = name, model, limit
 
-    class Tasks:
-        all_tasks = ("capitals", "colours")
+        def score(self, layer: Any = None, weight: Any = None) -> TaskScore:
+            with nullcontext() if layer is None else replaced_weight(self.model, layer, weight):
+                return TaskScore([answer(self.model, number) for number in range(self.limit)])
 
-    def simple_evaluate(*, model: Wrapped, tasks: list[str], limit: int, **_: Any) -> Any:
-        items = [{"doc_id": number, "acc": answer(model.model, number), "metrics": ["acc"]} for number in range(limit)]
-        return {"samples": {tasks[0]: items[::-1]}}
-
-    modules = {
-        "lm_eval": {"simple_evaluate": simple_evaluate},
-        "lm_eval.models": {},
-        "lm_eval.models.huggingface": {"HFLM": Wrapped},
-        "lm_eval.tasks": {"TaskManager": Tasks},
-    }
-    for name, members in modules.items():
-        module = types.ModuleType(name)
-        for member, value in members.items():
-            setattr(module, member, value)
-        monkeypatch.setitem(sys.modules, name, module)
-    importlib.invalidate_caches()
+    monkeypatch.setattr(measured, "TaskHarness", Task)
 
 
 def test_a_task_is_a_metric_with_its_paired_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -635,7 +622,9 @@ def test_a_task_is_a_metric_with_its_paired_error(tmp_path: Path, monkeypatch: p
     # The same layer by perplexity adds its figures to the same cells.
     finish(profile_run(tmp_path / "second", folder, chi=[1, 12], layers=["*.0.*.v_proj"]))
     assert set(written(run).cells[0].figures) == {"task:capitals", "loss", "perplexity", "kl", "agreement"}
-    assert "has no task 'capital'" in fail(profile_run(tmp_path / "third", folder, "third", metric="task:capital", layers=["*.v_proj"]))
+    monkeypatch.undo()
+    message = fail(profile_run(tmp_path / "third", folder, "third", metric="task:arc_eazy", layers=["*.v_proj"]))
+    assert "has no task 'arc_eazy'" in message and "arc_easy" in message
 
 
 def test_the_number_of_layers_in_a_batch_does_not_change_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

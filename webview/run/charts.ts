@@ -12,6 +12,8 @@ export class HealCharts {
   readonly #main = h('div', {});
   readonly #small = h('div', { class: 'small' });
   readonly element = h('div', { class: 'charts' }, this.#main, this.#small);
+  readonly #keys = h('ul', { class: 'keys', 'aria-label': 'Lines' });
+  #coloured = '';
   readonly #pick: (step: number) => void;
 
   /** @param pick called with the step of a validation that was clicked. */
@@ -23,7 +25,10 @@ export class HealCharts {
     const last = Math.max(history.plan?.plan.steps ?? 0, history.steps.at(-1)?.step ?? 0, 1);
     const validations = history.validations.map(({ step }) => step);
     for (const [index, { id, title, plot }] of curvesOf(run, history, theme).entries()) {
-      const chart = this.#plots.get(id) ?? this.#add(id, title, index === 0, index === 0 ? keysOf(plot.lines) : undefined);
+      const chart = this.#plots.get(id) ?? this.#add(id, title, index === 0);
+      if (index === 0) {
+        this.#colourKeys(plot.lines);
+      }
       const pick = (line: number, point: number) => {
         const step = plot.lines[line]?.kind === 'measured' ? validations[point] : undefined;
         if (step !== undefined) {
@@ -35,9 +40,18 @@ export class HealCharts {
     }
   }
 
-  #add(id: string, title: string, isMain: boolean, keys: HTMLElement | undefined): { readonly plot: LinePlot; readonly element: HTMLElement } {
+  /** What the lines are; their colours are another theme's now and then. */
+  #colourKeys(lines: readonly PlotLine[]): void {
+    const colours = lines.map(({ colour }) => colour).join();
+    if (colours !== this.#coloured) {
+      this.#coloured = colours;
+      this.#keys.replaceChildren(...keysOf(lines));
+    }
+  }
+
+  #add(id: string, title: string, isMain: boolean): { readonly plot: LinePlot; readonly element: HTMLElement } {
     const plot = new LinePlot();
-    const element = h('figure', {}, h('figcaption', {}, title), keys, plot.element);
+    const element = h('figure', {}, h('figcaption', {}, title), isMain ? this.#keys : undefined, plot.element);
     (isMain ? this.#main : this.#small).append(element);
     const made = { plot, element };
     this.#plots.set(id, made);
@@ -45,7 +59,7 @@ export class HealCharts {
   }
 }
 
-function keysOf(lines: readonly PlotLine[]): HTMLElement {
+function keysOf(lines: readonly PlotLine[]): readonly HTMLElement[] {
   const entry = (colour: string | undefined, glyph: string, text: string) => {
     const mark = h('i', { class: 'glyph', 'aria-hidden': 'true' }, glyph);
     if (colour !== undefined) {
@@ -53,10 +67,8 @@ function keysOf(lines: readonly PlotLine[]): HTMLElement {
     }
     return h('li', {}, mark, text);
   };
-  return h(
-    'ul',
-    { class: 'keys', 'aria-label': 'Lines' },
+  return [
     ...lines.map(({ label, colour, kind }) => entry(colour, kind === 'trend' ? '━' : '●', kind === 'trend' ? `${label}, what it trains on` : `${label}, text held back (click: what it wrote)`)),
     entry(undefined, '╌', 'the original, and the model before healing, on the text held back'),
-  );
+  ];
 }

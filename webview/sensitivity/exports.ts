@@ -1,10 +1,10 @@
 /** What leaves the view as a file. No DOM here, but for PNG. */
 import type { Theme } from '../ui/theme.ts';
 import { type Content, valuesOf } from './content.ts';
-import { pngOf } from './png.ts';
+import { pngOf } from '../ui/png.ts';
 import { csvOf } from './rows.ts';
 import { pictureOf } from './scene.ts';
-import { svgOf } from './svg.ts';
+import { svgOf } from '../ui/svg.ts';
 
 export type FileKind = 'csv' | 'png' | 'svg';
 

@@ -6,27 +6,7 @@ import type { Figures, Value } from './figures.ts';
 import { type Grid, GROUP_NAMES } from './grid.ts';
 import { baselineText, type Mark, marks, titleOf } from './marks.ts';
 import { colourAt, css, type Scale } from './scale.ts';
-
-export type Item =
-  | { readonly kind: 'box'; readonly x: number; readonly y: number; readonly width: number; readonly height: number; readonly fill: string }
-  | { readonly kind: 'dot'; readonly x: number; readonly y: number; readonly radius: number; readonly fill: string }
-  /** A place without a figure. */
-  | { readonly kind: 'stripes'; readonly x: number; readonly y: number; readonly width: number; readonly height: number; readonly stroke: string }
-  | (TextLook & { readonly kind: 'text'; readonly x: number; readonly y: number; readonly text: string });
-
-interface TextLook {
-  readonly size: number;
-  readonly bold: boolean;
-  readonly fill: string;
-  readonly anchor: 'start' | 'middle' | 'end';
-}
-
-export interface Scene {
-  readonly width: number;
-  readonly height: number;
-  readonly font: string;
-  readonly items: readonly Item[];
-}
+import { CHARACTER, type Item, type Scene, type TextLook } from '../ui/scene.ts';
 
 interface Cells {
   readonly grid: Grid;
@@ -49,15 +29,11 @@ interface SceneInput extends Cells {
   readonly legend: { readonly title: string; readonly baseline: string | undefined; readonly marks: readonly Mark[] };
 }
 
-/** Between two stripes. */
-const STRIPE = 6;
 const CELL = { width: 64, height: 18 };
 const MARGIN = 20;
 const LABELS = 44;
 const TOP = 92;
 const RAMP = { width: 320, height: 12, step: 2 };
-/** Of an average character, as a part of the font size: what a text takes without a font to measure it by. */
-const CHARACTER = 0.56;
 
 /** The heatmap as it is shown, with its title and its legend. */
 export function pictureOf({ figures, grid, shown, values, overlay, theme }: PictureInput): Scene {
@@ -139,20 +115,12 @@ function sceneOf({ title, subtitle, grid, values, scale, legend, overlay, theme 
         return item.x + item.text.length * item.size * CHARACTER * { start: 1, middle: 0.5, end: 0 }[item.anchor];
       case 'dot':
         return item.x;
+      case 'line':
+        return Math.max(...item.points.map(([x]) => x));
       default:
         return item.x + item.width;
     }
   };
   const size = { width: Math.ceil(Math.max(...items.map(right))) + MARGIN, height: legendAt + 62 + MARGIN };
   return { ...size, font: 'system-ui, sans-serif', items: [{ kind: 'box', x: 0, y: 0, ...size, fill: theme.background }, ...items] };
-}
-
-/** Lines at 45 degrees, cut at the edges of the box. */
-export function stripesOf({ x, y, width, height }: Extract<Item, { kind: 'stripes' }>): (readonly [number, number, number, number])[] {
-  const lines: (readonly [number, number, number, number])[] = [];
-  for (let at = STRIPE; at < width + height; at += STRIPE) {
-    const [fromX, toX] = [Math.max(0, at - height), Math.min(at, width)];
-    lines.push([x + fromX, y + at - fromX, x + toX, y + at - toX]);
-  }
-  return lines;
 }

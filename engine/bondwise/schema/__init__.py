@@ -9,6 +9,18 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Scheme, Sites, Strict
+from bondwise.schema.benchmark import (
+    Benchmark,
+    BenchmarkModel,
+    Footprint,
+    Perplexity,
+    Speed,
+    Subtask,
+    TaskMetric,
+    TaskResult,
+    TextSample,
+    Timing,
+)
 from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection, PackedLayer, Quantization
 from bondwise.schema.command_line import (
     BlockInfo,
@@ -16,8 +28,10 @@ from bondwise.schema.command_line import (
     Doctor,
     Inspection,
     LayerInfo,
+    NamedTask,
     Problem,
     SpectrumMark,
+    TaskList,
     TensorFacts,
     TensorInfo,
     TensorSpectrum,
@@ -26,6 +40,7 @@ from bondwise.schema.messages import (
     CompareData,
     CompareSide,
     HealHistory,
+    HostBenchmark,
     HostCells,
     HostCompare,
     HostHeal,
@@ -46,10 +61,15 @@ from bondwise.schema.plan import Budget, ExchangePoint, PlanFile, PlanHeal, Plan
 from bondwise.schema.profile import BaseModelRef, Cell, Curve, Figure, ProfileLayer, Sensitivity
 from bondwise.schema.requests import (
     METHOD_HELP,
+    PAPER_TASKS,
     REFIT_HELP,
     SCHEME_HELP,
+    BenchmarkOptions,
+    BenchmarkRequest,
     CalibrationOptions,
     EvaluateOptions,
+    ExportOptions,
+    ExportRequest,
     HealData,
     HealOptions,
     HealRequest,
@@ -71,7 +91,9 @@ from bondwise.schema.requests import (
     _Request,
 )
 from bondwise.schema.results import (
+    BenchmarkResult,
     Evaluation,
+    ExportResult,
     HealPlan,
     HealResult,
     LayerFigures,
@@ -86,6 +108,8 @@ from bondwise.schema.results import (
 )
 from bondwise.schema.runs import (
     BaselineEvent,
+    BenchmarkEvent,
+    BenchmarkModelEvent,
     CellEvent,
     CurveEvent,
     EndedEvent,
@@ -111,6 +135,7 @@ from bondwise.schema.runs import (
     WarningEvent,
 )
 from bondwise.schema.tools import (
+    HealInput,
     ListLayersInput,
     ListModelsInput,
     PlanInput,
@@ -123,12 +148,20 @@ from bondwise.schema.tools import (
 
 __all__ = [
     "METHOD_HELP",
+    "PAPER_TASKS",
     "REFIT_HELP",
     "ROOTS",
     "SCHEMA_VERSION",
     "SCHEME_HELP",
     "BaseModelRef",
     "BaselineEvent",
+    "Benchmark",
+    "BenchmarkEvent",
+    "BenchmarkModel",
+    "BenchmarkModelEvent",
+    "BenchmarkOptions",
+    "BenchmarkRequest",
+    "BenchmarkResult",
     "BlockInfo",
     "Budget",
     "CalibrationOptions",
@@ -148,9 +181,14 @@ __all__ = [
     "EvaluationEvent",
     "Event",
     "ExchangePoint",
+    "ExportOptions",
+    "ExportRequest",
+    "ExportResult",
     "Figure",
+    "Footprint",
     "HealData",
     "HealHistory",
+    "HealInput",
     "HealOptions",
     "HealPlan",
     "HealPlanEvent",
@@ -160,6 +198,7 @@ __all__ = [
     "HealStepEvent",
     "HealValidationEvent",
     "Healing",
+    "HostBenchmark",
     "HostCells",
     "HostCompare",
     "HostHeal",
@@ -184,7 +223,9 @@ __all__ = [
     "MPOLayer",
     "MPOSection",
     "Method",
+    "NamedTask",
     "PackedLayer",
+    "Perplexity",
     "PerplexityOptions",
     "PerplexityRequest",
     "PerplexityResult",
@@ -230,8 +271,13 @@ __all__ = [
     "Sensitivity",
     "Sites",
     "SpectrumMark",
+    "Speed",
     "StartedEvent",
     "Strict",
+    "Subtask",
+    "TaskList",
+    "TaskMetric",
+    "TaskResult",
     "TensorFacts",
     "TensorFile",
     "TensorInfo",
@@ -241,6 +287,8 @@ __all__ = [
     "TensorizeRequest",
     "TensorizeResult",
     "TensorizeRule",
+    "TextSample",
+    "Timing",
     "VerifiedEvent",
     "WarningEvent",
     "WebviewRequest",
@@ -256,9 +304,11 @@ ROOTS: dict[str, Any] = {
     "MPOSection": MPOSection,
     "Lineage": Lineage,
     "Sensitivity": Sensitivity,
+    "Benchmark": Benchmark,
     "PlanFile": PlanFile,
     "PlanResult": PlanResult,
     "Inspection": Inspection,
+    "TaskList": TaskList,
     "Doctor": Doctor,
     "TensorFacts": TensorFacts,
     "TensorSpectrum": TensorSpectrum,
@@ -272,6 +322,7 @@ ROOTS: dict[str, Any] = {
     "RunPlanInput": RunPlanInput,
     "TensorizeInput": TensorizeInput,
     "RunStatusInput": RunStatusInput,
+    "HealInput": HealInput,
 }
 """What is validated on its own; each becomes one TypeScript type and one validator."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -75,6 +75,17 @@ class Doctor(Record):
     devices: Annotated[list[DeviceInfo], Field(description="All GPUs; the CPU where there is none.")] = []
     disk: Annotated[int, Field(description="Free bytes where the current folder lies.")]
     problems: list[Problem]
+
+
+class NamedTask(Record):
+    name: str
+    kind: Literal["task", "group", "tag"]
+
+
+class TaskList(Record):
+    """`tasks --json`."""
+
+    tasks: list[NamedTask]
 
 
 class TensorFacts(Record):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Predicted, Record, Strict
+from bondwise.schema.benchmark import Benchmark
 from bondwise.schema.command_line import TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
@@ -90,6 +91,7 @@ class WebviewRequest(Strict):
         "copyCommand",
         "saveFile",
         "copyText",
+        "benchmarkModels",
         "tensorFacts",
         "tensorSpectrum",
     ]
@@ -133,10 +135,19 @@ class HostCells(Strict):
 
 
 class HostProfileRun(Strict):
-    """The run that is filling this profile; null when none is."""
+    """The run that is filling this profile or report; null when none is."""
 
     type: Literal["profileRun"] = "profileRun"
     status: RunStatus | None
+
+
+class HostBenchmark(Strict):
+    """The whole report; what the view shows from then on."""
+
+    type: Literal["benchmark"] = "benchmark"
+    name: Annotated[str, Field(description="Of the file, without its ending.")]
+    benchmark: Benchmark
+    notes: Annotated[list[str], Field(description="What is wrong with the file or its models, in sentences.")] = []
 
 
 class HostSelection(Strict):
@@ -204,6 +215,7 @@ HostMessage = Annotated[
     | HostProfileRun
     | HostSelection
     | HostPlan
+    | HostBenchmark
     | HostTensors
     | HostTensorFacts
     | HostRun

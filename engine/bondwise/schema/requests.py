@@ -243,6 +243,42 @@ class HealOptions(HealSettings):
     evaluate: EvaluateOptions | None = None
 
 
+PAPER_TASKS = ["mmlu", "hellaswag", "boolq", "triviaqa", "gsm8k"]
+"""Those that CompactifAI's Table 2 has."""
+
+
+class BenchmarkOptions(Strict):
+    """What several models are measured by."""
+
+    models: Annotated[list[str], Field(min_length=1, description="Model folders.")]
+    original: Annotated[str | None, Field(description="What the others are compared with; null: the one that is not compressed.")] = None
+    tasks: Annotated[list[str], Field(description="Of the LM Evaluation Harness: tasks, groups, tags; default: the paper's.")] = PAPER_TASKS
+    limit: Annotated[
+        int | None, Field(ge=1, description="Items of each task, chosen by the seed; of a group shared among its tasks. Null: all.")
+    ] = 100
+    shots: Annotated[int | None, Field(ge=0, description="Solved examples before each item; null: as each task says.")] = None
+    chat: Annotated[bool, Field(description="Put the model's chat template around each item and prompt.")] = False
+    batch: Annotated[int | None, Field(ge=1, description="Items at a time; null: 1 on a CPU, 8 elsewhere.")] = None
+    datasets: Annotated[
+        str | None, Field(description="A folder with data sets under their hub ids, which are read from there alone; null: the hub.")
+    ] = None
+    perplexity: EvaluateOptions | None = EvaluateOptions()
+    prompts: Annotated[list[str], Field(description="What the models continue.")] = ["The capital of France is"]
+    sample_tokens: Annotated[int, Field(ge=1, description="Tokens that they continue them by.")] = 40
+    speed: Annotated[bool, Field(description="Forward, prefill and decode times.")] = True
+    training: Annotated[bool, Field(description="The time of a training step, with `speed`.")] = True
+    footprint: Annotated[bool, Field(description="Load time and memory.")] = True
+    repeats: Annotated[int, Field(ge=1, description="Timings of each model, by turns with the original.")] = 5
+    length: Annotated[int, Field(ge=8, description="Tokens of a timed pass.")] = 256
+    decode_tokens: Annotated[int, Field(ge=1, description="Tokens of a timed continuation.")] = 16
+    output: Annotated[str, Field(description="The file NAME.benchmark.json. One that is there is added to.")]
+
+
+class ExportOptions(Strict):
+    dense: Annotated[bool, Field(description="Contract every MPO to a dense weight: the base architecture, at its full size.")] = True
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+
+
 class SampleModelOptions(Strict):
     output: str
 
@@ -293,8 +329,26 @@ class QuantizeRequest(_Request):
     options: QuantizeOptions
 
 
+class BenchmarkRequest(_Request):
+    kind: Literal["benchmark"] = "benchmark"
+    options: BenchmarkOptions
+
+
+class ExportRequest(_Request):
+    kind: Literal["export"] = "export"
+    model: str
+    options: ExportOptions
+
+
 RunRequest = Annotated[
-    TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | QuantizeRequest,
+    TensorizeRequest
+    | PerplexityRequest
+    | SampleModelRequest
+    | ProfileRequest
+    | HealRequest
+    | QuantizeRequest
+    | BenchmarkRequest
+    | ExportRequest,
     Field(discriminator="kind"),
 ]
 """`run.json`: what is asked. Paths are absolute or relative to the run directory. Never changed after start."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Method, Predicted, Record, Scheme
+from bondwise.schema.benchmark import BenchmarkModel
 
 
 class LayerFigures(Record):
@@ -194,7 +195,31 @@ class QuantizeResult(Record):
     seconds: float
 
 
+class ExportResult(Record):
+    kind: Literal["export"] = "export"
+    output: str
+    architecture: Annotated[str, Field(description="Class of the base model, such as LlamaForCausalLM.")]
+    layers: Annotated[int, Field(description="That were contracted.")]
+    parameters: int
+    bytes: int
+    compressed_parameters: int
+    compressed_bytes: int
+    logits_difference: Annotated[float, Field(description="Largest difference of log-probabilities to the compressed model, after reload.")]
+    plain: Annotated[bool, Field(description="It loads in transformers without trust_remote_code.")]
+    seconds: float
+
+
+class BenchmarkResult(Record):
+    kind: Literal["benchmark"] = "benchmark"
+    output: str
+    models: Annotated[list[BenchmarkModel], Field(description="All that the report has now.")]
+    original: Annotated[str | None, Field(description="`weights` of the model that the others are compared with.")]
+    measured: Annotated[int, Field(description="Figures that this run added: tasks, perplexities, speeds and the like.")]
+    seconds: float
+
+
 RunResult = Annotated[
-    TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult, Field(discriminator="kind")
+    TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult,
+    Field(discriminator="kind"),
 ]
 """`result.json`: written last."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bondwise.schema.base import Record
+from bondwise.schema.benchmark import Benchmark, BenchmarkModel
 from bondwise.schema.profile import Cell, Curve, Sensitivity
 from bondwise.schema.results import Evaluation, HealPlan, LayerFigures, QuantizedLayer
 
@@ -169,7 +170,7 @@ class HealStepEvent(Event):
     gradient: Annotated[float, Field(description="Norm of the gradient before it is shortened.")]
     learning_rate: float
     tokens_per_second: float
-    memory: Annotated[dict[str, int], Field(description="Bytes by device: the most on a GPU so far, of the process on a CPU.")]
+    memory: Annotated[dict[str, int], Field(description="Bytes by device, or by rank: the most on a GPU so far, of the process on a CPU.")]
 
 
 class HealValidationEvent(Event):
@@ -180,6 +181,21 @@ class HealValidationEvent(Event):
     loss: Annotated[float, Field(description="Cross entropy, nats per token.")]
     best: Annotated[bool, Field(description="No validation before was better.")]
     sample: str
+
+
+class BenchmarkEvent(Event):
+    """What a benchmark has before it adds to it, with what the file of an earlier run has already."""
+
+    type: Literal["benchmark"] = "benchmark"
+    benchmark: Benchmark
+
+
+class BenchmarkModelEvent(Event):
+    """A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before."""
+
+    type: Literal["benchmark-model"] = "benchmark-model"
+    model: BenchmarkModel
+    remarks: Annotated[list[str], Field(description="Those of the whole report now.")] = []
 
 
 class WarningEvent(Event):
@@ -210,6 +226,8 @@ RunEvent = Annotated[
     | HealPlanEvent
     | HealStepEvent
     | HealValidationEvent
+    | BenchmarkEvent
+    | BenchmarkModelEvent
     | WarningEvent
     | EndedEvent,
     Field(discriminator="type"),

@@ -59,5 +59,12 @@ class TensorizeInput(Strict):
     measure: Annotated[bool, Field(description="Measure perplexity, speed and sample text of both models afterwards.")] = True
 
 
+class HealInput(Strict):
+    model: Annotated[str, Field(min_length=1, description="A compressed model by its name or folder, as bondwise_list_models gives them.")]
+    minutes: Annotated[float, Field(gt=0, description="How long to train.")] = 10
+    name: Annotated[str, Field(description="Of the new model's folder, beside the model. Empty: as proposed.")] = ""
+    measure: Annotated[bool, Field(description="Measure perplexity, speed and sample text afterwards.")] = True
+
+
 class RunStatusInput(Strict):
     run: Annotated[str, Field(description="A run by its id. Empty: the latest runs.")] = ""

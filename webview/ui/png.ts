@@ -33,7 +33,17 @@ function paint(context: CanvasRenderingContext2D, item: Item, font: string): voi
       context.arc(item.x, item.y, item.radius, 0, 2 * Math.PI);
       context.fill();
       break;
+    case 'line':
+      context.strokeStyle = item.stroke;
+      context.lineWidth = item.width;
+      context.setLineDash(item.dashed ? [5, 4] : []);
+      context.beginPath();
+      item.points.forEach(([x, y], index) => (index === 0 ? context.moveTo(x, y) : context.lineTo(x, y)));
+      context.stroke();
+      context.setLineDash([]);
+      break;
     case 'stripes':
+      context.lineWidth = 1;
       context.strokeStyle = item.stroke;
       context.globalAlpha = 0.4;
       context.beginPath();

@@ -12,6 +12,10 @@ function svgItem(item: Item): string {
       return `<rect x="${n(item.x)}" y="${n(item.y)}" width="${n(item.width)}" height="${n(item.height)}" fill="${xml(item.fill)}"/>`;
     case 'dot':
       return `<circle cx="${n(item.x)}" cy="${n(item.y)}" r="${n(item.radius)}" fill="${xml(item.fill)}"/>`;
+    case 'line': {
+      const dashes = item.dashed ? ' stroke-dasharray="5 4"' : '';
+      return `<polyline points="${item.points.map(([x, y]) => `${n(x)},${n(y)}`).join(' ')}" fill="none" stroke="${xml(item.stroke)}" stroke-width="${n(item.width)}"${dashes}/>`;
+    }
     case 'stripes':
       return `<path d="${stripesOf(item).map(([x0, y0, x1, y1]) => `M${n(x0)} ${n(y0)}L${n(x1)} ${n(y1)}`).join('')}" stroke="${xml(item.stroke)}" stroke-opacity="0.4"/>`;
     case 'text': {

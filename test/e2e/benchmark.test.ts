@@ -1,0 +1,99 @@
+/** From two models in the tree to a report: one task on a little data, its figures, and Markdown out of it. */
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import { promisify } from 'node:util';
+import { isBenchmark } from '../../extension/protocol/validate.js';
+import { Bondwise, runTimeout } from './bondwise.ts';
+import { projectRoot } from '../../extension/scripts/project.ts';
+import { addSampleModel, enginePython, eventually, openSession, readRuns, sampleName } from './setup.ts';
+
+const small = `${sampleName}-small`;
+const session = await openSession(fill, {
+  'bondwise.evaluation.length': 64,
+  'bondwise.evaluation.sequences': 2,
+  'bondwise.benchmark.tasks': ['boolq'],
+  'bondwise.benchmark.datasets': 'data',
+});
+after(() => session.end());
+const { window } = session;
+const bondwise = new Bondwise(window);
+const file = path.join(session.folder, `${sampleName}.benchmark.json`);
+
+async function done(kind: string): Promise<boolean> {
+  return [...(await readRuns(session.folder)).entries()].some(([name, { state }]) => name.includes(`-${kind}-`) && state === 'done');
+}
+
+/** The sample model, a compressed one beside it, and BoolQ under its hub id, as a folder of data sets has it. */
+async function fill(workspace: string): Promise<void> {
+  await addSampleModel(workspace);
+  const args = ['-m', 'bondwise', 'tensorize', sampleName, '--layers', '*.2[0-9].self_attn.q_proj', '--keep', '0.5', '--output', small];
+  await promisify(execFile)(await enginePython(), args, { cwd: workspace, env: { ...process.env, PYTHONPATH: path.join(projectRoot, 'engine') } });
+  const folder = path.join(workspace, 'data/aps/super_glue');
+  await mkdir(folder, { recursive: true });
+  const rows = Array.from({ length: 24 }, (_, n) => JSON.stringify({ question: `is ${n} an even number`, passage: `The number ${n} is ${n % 2 ? 'odd' : 'even'}.`, idx: n, label: (n + 1) % 2 }));
+  for (const split of ['train', 'validation']) {
+    await writeFile(path.join(folder, `${split}.jsonl`), `${rows.join('\n')}\n`);
+  }
+  await writeFile(path.join(folder, 'README.md'), '---\nconfigs:\n- config_name: boolq\n  data_files:\n  - split: train\n    path: train.jsonl\n  - split: validation\n    path: validation.jsonl\n---\n');
+}
+
+void test('Benchmark Models… asks, and shows the report at once', async () => {
+  await bondwise.open();
+  await bondwise.model(small).waitFor();
+  await window.runCommand('Bondwise: Benchmark Models…');
+  await window.quickInputTitle('Benchmark');
+  await window.shot('benchmark-models-dark');
+  await window.quickInputBox().press('Enter');
+  await window.pickRow('boolq').waitFor({ timeout: 60_000 });
+  await window.shot('benchmark-tasks-dark');
+  await window.quickInputBox().press('Enter');
+  await window.pickRow('20 items of each task').click();
+  await window.type('0');
+  await window.pickRow('data').click();
+  await window.pickRow('Perplexity').waitFor();
+  await window.shot('benchmark-what-dark');
+  await window.quickInputBox().press('Enter');
+  const frame = await window.webviewFrame('main', 180_000);
+  await frame.getByRole('heading', { name: `Benchmark ${sampleName}` }).waitFor({ timeout: runTimeout });
+});
+
+void test('the report fills, and its figures are the file’s', async () => {
+  await eventually(() => done('benchmark'), runTimeout, 'the benchmark is done');
+  const report: unknown = JSON.parse(await readFile(file, 'utf8'));
+  assert.ok(isBenchmark(report) && report.complete);
+  const [original, compressed] = [...(report.models ?? [])].sort((one, other) => one.name.length - other.name.length);
+  assert.ok(original && compressed);
+  assert.equal(report.original, original.weights);
+  assert.ok(compressed.bytes < original.bytes && compressed.mpo_layers === 10);
+  for (const model of [original, compressed]) {
+    assert.equal(model.tasks?.[0]?.items, 20);
+    assert.equal(model.tasks[0].chance, 0.5);
+  }
+  assert.ok(compressed.speed?.training?.ratio);
+  const frame = await window.webviewFrame('main');
+  await frame.getByRole('cell', { name: '50.0' }).first().waitFor();
+  for (const theme of ['light', 'contrast', 'dark'] as const) {
+    await window.setTheme(session.server, theme);
+    await window.tab(path.basename(file)).click();
+    await window.webviewFrame('main');
+    await window.shot(`report-${theme}`);
+  }
+});
+
+void test('its Markdown has the tables', async () => {
+  const frame = await window.webviewFrame('main');
+  await frame.getByRole('button', { name: 'Export' }).click();
+  await frame.getByRole('menuitem', { name: 'Markdown…' }).click();
+  await window.quickInputBox().waitFor();
+  await window.quickInputBox().press('Enter');
+  const made = path.join(session.folder, `${sampleName}.md`);
+  await eventually(async () => (await readFile(made, 'utf8').catch(() => '')).includes('## Quality'), 30_000, 'the Markdown is written');
+  const text = await readFile(made, 'utf8');
+  assert.match(text, /\| Model \| Perplexity \| boolq \|/);
+  assert.match(text, /\| Guessing \| {2}\| 50\.0 \|/);
+});
+
+void test('nothing was blocked and no page failed', () => assert.deepEqual(window.problems, []));

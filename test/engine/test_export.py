@@ -1,0 +1,98 @@
+"""Dense export: the base architecture, loaded by plain transformers, computes what the compressed model computes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from engine_runs import events, fail, finish, make_run, tensorize_run
+from tiny_models import VOCABULARY, save_tiny_model
+from transformers import AutoModelForCausalLM
+
+from bondwise.loading import load_model
+from bondwise.schema import MPOSection
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+EVERY_LAYER = {"layers": ["*"], "keep": 0.6}
+
+
+def compressed(tmp_path: Path, name: str, rule: dict[str, Any] = EVERY_LAYER, dtype: torch.dtype = torch.float32) -> Path:
+    base = save_tiny_model(name, tmp_path / "base", dtype=dtype)
+    finish(tensorize_run(tmp_path / "tensorize", base, tmp_path / "small", rule))
+    return tmp_path / "small"
+
+
+def export(tmp_path: Path, model: Path, output: Path) -> dict[str, Any]:
+    return finish(make_run(tmp_path / f"export-{output.name}", "export", {"output": str(output)}, model=str(model)))
+
+
+@torch.no_grad()
+def log_probs(model: PreTrainedModel) -> torch.Tensor:
+    ids = torch.randint(VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(1))
+    return model(input_ids=ids).logits[0].float().log_softmax(-1)
+
+
+# Untied and tied heads, biases, a base that stores [in, out], fused projections.
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "phi3"])
+def test_the_folder_is_the_base_architecture_with_the_same_outputs(tmp_path: Path, name: str) -> None:
+    small = compressed(tmp_path, name)
+    result = export(tmp_path, small, tmp_path / "dense")
+
+    dense = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", trust_remote_code=False, local_files_only=True)
+
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", local_files_only=True)
+    assert type(dense) is type(base)
+    assert {key: value.shape for key, value in dense.state_dict().items()} == {key: value.shape for key, value in base.state_dict().items()}
+    torch.testing.assert_close(log_probs(dense.eval()), log_probs(load_model(small)), atol=1e-4, rtol=0)
+    assert result["plain"]
+    assert result["architecture"] == type(base).__name__
+    config = json.loads((tmp_path / "dense" / "config.json").read_text())
+    original = json.loads((tmp_path / "base" / "config.json").read_text())
+    assert config == original
+    assert not (tmp_path / "dense" / "modeling_mpo.py").exists()
+    assert result["bytes"] == sum(tensor.numel() * tensor.element_size() for tensor in _stored(tmp_path / "dense").values())
+    assert result["parameters"] == sum(tensor.numel() for tensor in _stored(tmp_path / "base").values())
+
+
+def test_sixteen_bits_differ_by_rounding_only_and_say_so(tmp_path: Path) -> None:
+    small = compressed(tmp_path, "llama", dtype=torch.bfloat16)
+    result = export(tmp_path, small, tmp_path / "dense")
+    assert 0 < result["logits_difference"] < 0.5
+    (verified,) = events(tmp_path / "export-dense", "verified")
+    assert verified["logits_difference"] == result["logits_difference"]
+
+
+def test_interleaved_sites_are_contracted_too(tmp_path: Path) -> None:
+    small = compressed(tmp_path, "llama", {"layers": ["*.mlp.*"], "chi": 6, "sites": 3})
+    assert MPOSection.model_validate(json.loads((small / "config.json").read_text())["mpo"]).layers
+    assert export(tmp_path, small, tmp_path / "dense")["logits_difference"] < 1e-3
+
+
+def test_what_is_no_compressed_model_is_refused(tmp_path: Path) -> None:
+    base = save_tiny_model("llama", tmp_path / "base")
+    told = fail(make_run(tmp_path / "run", "export", {"output": str(tmp_path / "dense")}, model=str(base)))
+    assert "not a compressed model" in told
+    assert not (tmp_path / "dense").exists()
+
+
+def test_a_wrong_weight_is_found_before_the_folder_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bondwise import layers
+
+    small = compressed(tmp_path, "llama")
+    contract = layers.contract_stored
+    monkeypatch.setattr(layers, "contract_stored", lambda *arguments: -contract(*arguments))
+    told = fail(make_run(tmp_path / "run", "export", {"output": str(tmp_path / "dense")}, model=str(small)))
+    assert "does not compute" in told
+    assert not (tmp_path / "dense").exists()
+
+
+def _stored(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
