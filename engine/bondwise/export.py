@@ -119,9 +119,10 @@ def _others(auto_map: Any) -> dict[str, Any]:
 def _section(source: Checkpoint) -> MPOSection:
     if source.config.get("model_type") != OWN_MODEL_TYPE:
         raise UserError(f"{source.folder} is not a compressed model: there is nothing to contract.", "Other tools load it as it is.")
-    if "quantization_config" in source.config:
+    section = MPOSection.model_validate(source.config["mpo"])
+    if "quantization_config" in source.config or section.packed:
         raise UserError(f"{source.folder} is quantized, and a dense weight of it would be rounded twice.", "Export the model before that.")
-    return MPOSection.model_validate(source.config["mpo"])
+    return section
 
 
 def _layers(source: Checkpoint, section: MPOSection, config: dict[str, Any]) -> list[Dense]:

@@ -77,11 +77,13 @@ def check_needs(run: Run, options: HealOptions, made_from: Compressed, trained: 
     memory, free = needs.models + needs.optimizer + needs.activations + needs.teacher, device_memory(run.device).free
     present = sum(path.stat().st_size for path in run.checkpoints.rglob("*.safetensors"))
     disk, disk_free = needs.output + max(needs.scratch - present, 0), _least_free(options, run)
+    made = made_from.lineage.result
+    assert made is not None  # of a folder that was only quantized `read_lineage` says so
     run.emit(
         EstimateEvent,
-        layers=len(made_from.lineage.result.layers),
+        layers=len(made.layers),
         parameters=source.parameters,
-        original_parameters=made_from.lineage.result.original_parameters,
+        original_parameters=made.original_parameters,
         memory=loaded + memory,
         memory_available=loaded + free,
         disk=disk,

@@ -49,13 +49,18 @@ class Compressed(NamedTuple):
 
 
 def read_lineage(folder: Path) -> Lineage:
-    """Raises UserError where the folder was not made by Bondwise."""
+    """Raises UserError where the folder was not made by Bondwise, and where it is quantized."""
     try:
-        return Lineage.model_validate_json((folder / LINEAGE_FILE).read_bytes())
+        lineage = Lineage.model_validate_json((folder / LINEAGE_FILE).read_bytes())
     except (OSError, ValueError):
         raise UserError(
             f"{folder} is not a compressed model of Bondwise: it has no {LINEAGE_FILE} that can be read.", "Compress it first (tensorize)."
         ) from None
+    if lineage.quantization is not None or lineage.result is None:
+        raise UserError(
+            f"{folder} is quantized, and weights in few bits do not train.", "Heal the folder that it was made from, then quantize."
+        )
+    return lineage
 
 
 def write(run: Run, writer: CheckpointWriter, made_from: Compressed, trained: Mapping[str, Tensor]) -> None:

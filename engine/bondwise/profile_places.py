@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from bondwise import mpo
 from bondwise.checkpoint import BITS
 from bondwise.errors import UserError
-from bondwise.modelmap import _matches, select
+from bondwise.modelmap import matches, select
 from bondwise.schema import ProfileLayer
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _layers(model_map: ModelMap, options: ProfileOptions, warn: Callable[[str], 
     layers = model_map.layers
     if options.layers != EVERYTHING:
         return select(layers, options.layers, options.exclude)
-    unwanted = {name for pattern in options.exclude for name in _matches(layers, pattern)}
+    unwanted = {name for pattern in options.exclude for name in matches(layers, pattern)}
     wanted = [layer for layer in layers if layer.name not in unwanted]
     fit = [layer for layer in wanted if layer.state == "dense" and len(layer.shape) == 2]
     if layers and not fit:

@@ -6,6 +6,7 @@ Check everything, quantize weight by weight (each a resume point), write the fol
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -119,7 +120,7 @@ def _check_backend(backend: str) -> None:
     if backend != "bitsandbytes":
         return
     try:
-        import bitsandbytes  # noqa: F401
+        importlib.import_module("bitsandbytes")
     except (ImportError, RuntimeError, OSError) as failure:
         raise UserError(
             f"bitsandbytes, which int8 and nf4 are stored by, cannot be used here: {failure}.",
