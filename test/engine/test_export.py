@@ -86,7 +86,11 @@ def test_a_wrong_weight_is_found_before_the_folder_appears(tmp_path: Path, monke
 
     small = compressed(tmp_path, "llama")
     contract = layers.contract_stored
-    monkeypatch.setattr(layers, "contract_stored", lambda *arguments: -contract(*arguments))
+
+    def turned(*arguments: Any) -> torch.Tensor:
+        return -contract(*arguments)
+
+    monkeypatch.setattr(layers, "contract_stored", turned)
     told = fail(make_run(tmp_path / "run", "export", {"output": str(tmp_path / "dense")}, model=str(small)))
     assert "does not compute" in told
     assert not (tmp_path / "dense").exists()
