@@ -15,6 +15,7 @@ import { runPlan } from './commands/runPlan.ts';
 import { announceRuns, offerResume, openFolder, revealRun, runCommands } from './commands/runs.ts';
 import { heatmapActions, showSensitivity } from './commands/sensitivity.ts';
 import { followRunRoots } from './commands/startRun.ts';
+import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
@@ -121,6 +122,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       ...modelCommands({ ...modelView, runs, engine, storage, showRun, compare }),
       ...runCommands(runParts),
       tensorize: (...args) => tensorize({ context, models, runs, engine, storage, showRun }, args),
+      quantize: (...args) => quantize({ context, models, runs, engine, storage, showRun }, args),
       heal: (...args) => heal({ context, models, runs, engine, storage, showRun, showPanel }, args),
       showSensitivity: (...args) => showSensitivity({ models, profiles, view: modelsView, panels: heatmaps }, args),
       profileSensitivity: (...args) => profileSensitivity({ context, models, profiles, runs, engine, storage, showSensitivity: sensitivity }, args),

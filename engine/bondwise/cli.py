@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise import __version__
-from bondwise.arguments import at_least, chi, error, fraction, names, part, positive, sites, weighted
+from bondwise.arguments import PRESETS, SCHEMES, at_least, chi, error, fraction, names, part, positive, sites, weighted
 from bondwise.errors import Cancelled, UserError, missing_module
 from bondwise.terminal import say, show
 
@@ -137,7 +137,7 @@ def _plan(parsed: Arguments) -> int:
 
 def _run(parsed: Arguments) -> int:
     from bondwise.foreground import new_run_directory
-    from bondwise.plan_file import heal_options, read_plan, run_options
+    from bondwise.plan_file import heal_options, plan_kind, read_plan, run_options
     from bondwise.plan_summary import measured_text
     from bondwise.run import RESULT
 
@@ -145,8 +145,8 @@ def _run(parsed: Arguments) -> int:
     plan = read_plan(path)
     parsed.model, options = run_options(path, plan)
     healing = heal_options(path, plan)
-    given, parsed.run = parsed.run, parsed.run or str(new_run_directory("tensorize"))
-    status = _work(parsed, "tensorize", f"Run plan {path.name}", options)
+    given, parsed.run = parsed.run, parsed.run or str(new_run_directory(plan_kind(plan)))
+    status = _work(parsed, plan_kind(plan), f"Run plan {path.name}", options)
     if status == 0 and not parsed.json:
         result = json.loads((Path(_absolute(parsed.run)) / RESULT).read_bytes())
         if (text := measured_text(result)) is not None:
@@ -215,6 +215,29 @@ def _tasks(parsed: Arguments) -> int:
     found = {name: named.kind for name, named in sorted(known_names().items()) if all(word in name.lower() for word in words)}
     show(json.dumps({"tasks": [{"name": name, "kind": kind} for name, kind in found.items()]}) if parsed.json else "\n".join(found))
     return 0
+
+
+def _quantize(parsed: Arguments) -> int:
+    given = [name for name in ("preset", "budget", "scheme") if getattr(parsed, name)]
+    if len(given) != 1 or (parsed.preset and parsed.layers) or (parsed.scheme and not parsed.layers):
+        raise UserError(
+            "Say once which layers are stored how.", f"Give --layers with --scheme, or --budget 3.5bits, or --preset {', '.join(PRESETS)}."
+        )
+    rules: list[dict[str, Any]] | None = None
+    budget: dict[str, Any] | None = None
+    if parsed.preset:
+        rules = [{**rule, "exclude": [*rule.get("exclude", []), *parsed.exclude]} for rule in PRESETS[parsed.preset]]
+    elif parsed.budget:
+        budget = {"target": parsed.budget, "layers": parsed.layers or ["*"], "exclude": parsed.exclude}
+    else:
+        rules = [{"layers": parsed.layers, "exclude": parsed.exclude, "scheme": parsed.scheme, "rank": parsed.rank}]
+    calibration = {name: value for name, value in (("data", _data(parsed.calibration or "")), ("sequences", parsed.sequences)) if value}
+    options: dict[str, Any] = {"quantize": rules, "budget": budget, "output": _absolute(parsed.output)}
+    options["calibration"] = calibration or None
+    options["protect"] = False if parsed.no_protect else None
+    options["evaluate"] = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
+    what = parsed.preset or parsed.budget or f"{', '.join(parsed.layers)} ({parsed.scheme})"
+    return _work(parsed, "quantize", f"Quantize {_name(parsed.model)}: {what}", options)
 
 
 def _sample_model(parsed: Arguments) -> int:
@@ -355,6 +378,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_heal(add, works)
     _add_benchmark(add, answers, works)
+    _add_quantize(add, works)
 
     start = add("start", _start, "Do what a run directory's run.json asks, or go on with it.", answers)
     start.add_argument("run_dir", metavar="RUN_DIR")
@@ -491,6 +515,29 @@ def _add_benchmark(add: Callable[..., argparse.ArgumentParser], answers: argpars
     export.add_argument("model", metavar="MODEL", help="a compressed model's folder")
     export.add_argument("--dense", action="store_true", required=True, help="contract every MPO to a dense weight, at its full size")
     export.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
+
+
+def _add_quantize(add: Callable[..., argparse.ArgumentParser], works: argparse.ArgumentParser) -> None:
+    quantize = add("quantize", _quantize, "Store layers of a model, original or compressed, in fewer bits.", works)
+    quantize.add_argument("model", metavar="MODEL")
+    quantize.add_argument(
+        "--layers", metavar="PATTERN", action="append", help="layers or cores (`*.cores.*`): a name, a glob or re:…; repeatable"
+    )
+    quantize.add_argument("--exclude", metavar="PATTERN", action="append", default=[], help="layers to leave out; repeatable")
+    quantize.add_argument(
+        "--scheme", choices=SCHEMES, help="int8, nf4 and nf4-double by bitsandbytes; compensated-N: N bits that do what the layer does"
+    )
+    quantize.add_argument("--rank", metavar="N", type=at_least(1), help="of low-rank-N; with compensated-N, of a correction")
+    quantize.add_argument("--budget", metavar="TARGET", help="choose each layer's scheme: 3.5bits a number, 60MB, or perplexity<30")
+    quantize.add_argument("--preset", choices=PRESETS, help="8bit, 4bit, 4bit-compensated: all layers; paper: cores 16 bits, the rest nf4")
+    quantize.add_argument(
+        "--calibration", metavar="DATA", help="text for compensated-N and low-rank-N: a file, a data set, builtin or self"
+    )
+    quantize.add_argument("--sequences", metavar="N", type=at_least(1), help="of 512 tokens, of that text (default 16)")
+    quantize.add_argument("--no-protect", action="store_true", help="no 8 bits for layers whose predicted loss stands out")
+    quantize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
+    quantize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
+    quantize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")
 
 
 def _add_method(command: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bondwise.resolve import Choice
+    from bondwise.schema import Record
 
 
 def layer_path(folder: Path, number: int, name: str) -> Path:
@@ -40,7 +41,7 @@ def layer_key(fingerprint: str, choice: Choice, text: str) -> str:
     return hashlib.sha256(json.dumps([fingerprint, *wanted, text if choice.method != "plain" else ""]).encode()).hexdigest()
 
 
-def save_layer(path: Path, key: str, tensors: Mapping[str, Tensor], figures: LayerFigures | None) -> None:
+def save_layer(path: Path, key: str, tensors: Mapping[str, Tensor], figures: Record | None) -> None:
     """Writes the file, whole or not at all. The tensors are as `layers.stored_tensors` makes them, on the CPU, or the weight of a layer
     that stays dense, which has no figures."""
     told = "" if figures is None else atomic.to_json(figures)
@@ -50,7 +51,7 @@ def save_layer(path: Path, key: str, tensors: Mapping[str, Tensor], figures: Lay
 
 def load_figures(path: Path, key: str) -> LayerFigures | None:
     """The figures of a finished layer; None when the file is absent, damaged, or of another request."""
-    told = _told(path, key)
+    told = load_told(path, key)
     try:
         return None if told is None else LayerFigures.model_validate_json(told)
     except ValidationError:
@@ -59,11 +60,11 @@ def load_figures(path: Path, key: str) -> LayerFigures | None:
 
 def is_finished(path: Path, key: str) -> bool:
     """Whether the file is there, whole and of this request."""
-    return _told(path, key) is not None
+    return load_told(path, key) is not None
 
 
-def _told(path: Path, key: str) -> str | None:
-    """The text of a layer's figures."""
+def load_told(path: Path, key: str) -> str | None:
+    """The JSON of a finished layer's figures, empty where it has none; None when the file is absent, damaged, or of another request."""
     try:
         data = path.read_bytes()
         metadata = _metadata(data)

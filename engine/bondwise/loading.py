@@ -6,6 +6,7 @@ not even that file is run. Where the base model's classes are in the folder too,
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,10 +24,16 @@ if TYPE_CHECKING:
 
 
 def load_model(
-    folder: Path, *, device: str = "cpu", dtype: torch.dtype | Literal["auto"] | None = None, allow_code: bool = False
+    folder: Path,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | Literal["auto"] | None = None,
+    allow_code: bool = False,
+    quantization: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The whole model of `folder` on `device`, in evaluation mode.
 
+    `quantization` is a section `quantization_config` of bitsandbytes, by which transformers then quantizes the model while it is read.
     `dtype` None means float32 on the CPU and elsewhere the checkpoint's own, as `auto` does. Raises UserError as `open_checkpoint`,
     and when the memory does not suffice or a weight is missing, left over or of another shape than the model's class expects.
     """
@@ -37,6 +44,13 @@ def load_model(
     dtype = None if dtype == "auto" else dtype or (torch.float32 if device == "cpu" else None)
     _check_memory(checkpoint, device, dtype)
     config, options = load_config(checkpoint, allow_code=allow_code)
+    section = quantization or checkpoint.config.get("quantization_config")
+    if isinstance(section, dict) and cast("dict[str, Any]", section).get("quant_method") == "bitsandbytes":
+        _quiet_bitsandbytes(checkpoint.folder)
+    if quantization is not None:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig.from_dict(dict(quantization))
     kind: Any = AutoModelForCausalLM
     if runs_own_code(checkpoint.folder, checkpoint.config):
         from bondwise.modeling_mpo import MPOForCausalLM
@@ -52,6 +66,22 @@ def load_model(
         raise loading_error(checkpoint.folder, error) from error
     check_keys(checkpoint.folder, missing=info["missing_keys"], unexpected=info["unexpected_keys"], mismatched=info["mismatched_keys"])
     return cast("PreTrainedModel", model.eval())
+
+
+def _quiet_bitsandbytes(folder: Path) -> None:
+    """Silences what it says in each layer of each pass: that int8 casts its inputs, and that it has no compiled kernel from the hub.
+
+    Raises UserError where it cannot be used.
+    """
+    try:
+        import bitsandbytes  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as failure:
+        raise UserError(
+            f"The weights in {folder} are stored by bitsandbytes, which cannot be used here: {failure}.",
+            'Run "Bondwise: Set Up Engine", or install bitsandbytes into the engine\'s environment.',
+        ) from None
+    for name in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def empty_model(checkpoint: Checkpoint, *, dtype: torch.dtype, allow_code: bool = False) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from bondwise.stability import stability_text
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bondwise.schema import CalibrationOptions, Evaluation, LayerFigures, Method, MPOSection, TensorizeResult
+    from bondwise.schema import (
+        CalibrationOptions,
+        Evaluation,
+        LayerFigures,
+        Method,
+        MPOSection,
+        QuantizedLayer,
+        QuantizeOptions,
+        QuantizeResult,
+        TensorizeResult,
+    )
 
 METHODS: dict[Method, str] = {
     "plain": "cut into sites by sequential truncated SVDs (CompactifAI, Tomut et al. 2024; TT-SVD, Oseledets 2011), from the weight alone",
@@ -75,6 +86,48 @@ def model_card(
     return "\n".join([*lines, *_layers(result.layers), ""])
 
 
+def quantized_card(name: str, base_name: str, result: QuantizeResult, options: QuantizeOptions, *, licence: str | None) -> str:
+    """The card of an original model that was quantized; Markdown as of `model_card`."""
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [quantized, bondwise]"]
+    if licence is not None:
+        lines.append(f"license: {json.dumps(licence)}")
+    lines += ["---", "", f"# {_plain(name)}", "", f"{_code(base_name)}, quantized by Bondwise.", ""]
+    return "\n".join([*lines, quantized_section(result, options)])
+
+
+def quantized_section(result: QuantizeResult, options: QuantizeOptions) -> str:
+    """Markdown on what is in fewer bits; nothing that differs between two runs of the same request."""
+    schemes = Counter(_scheme(layer) for layer in result.layers)
+    own = result.backend == "packed"
+    needs = "plain transformers with `trust_remote_code`" if own else "transformers and bitsandbytes"
+    lines = [
+        "## Quantization",
+        "",
+        f"{len(result.layers):,} weights are stored in fewer bits: {', '.join(f'{count:,} as {name}' for name, count in schemes.items())}. "
+        f"{_megabytes(result.bytes)} instead of {_megabytes(result.original_bytes)}; {result.bits_per_parameter:.2f} bits for a parameter "
+        f"of the original model, {result.layer_bits:.2f} in these weights. The rest, {_megabytes(result.unquantized_bytes)}, stays as "
+        f"it was. Loads with {needs}.",
+    ]
+    if any(layer.loss is not None for layer in result.layers):
+        text = options.calibration
+        source = "written by the model itself" if text.data == OWN_TEXT else _code(text.data.rpartition("/")[2])
+        lines += [
+            "",
+            "Rounded so that what the layers do on a calibration text changes least (GPTQ, Frantar et al. 2023, with activation order): "
+            f"{source}, {text.sequences:,} sequences of {text.length:,} tokens.",
+        ]
+    if result.original is not None and result.quantized is not None:
+        lines += ["", *_measured(result.original, result.quantized, "quantized")]
+    return "\n".join([*lines, ""])
+
+
+def _scheme(layer: QuantizedLayer) -> str:
+    if layer.protected:
+        return "int8, where fewer bits would have cost far more than elsewhere"
+    corrected = f" with a correction of rank {layer.rank}" if layer.rank and layer.bits else ""
+    return f"{layer.scheme}{corrected}" + (f" of rank {layer.rank}" if layer.rank and not layer.bits else "")
+
+
 def declared_licence(folder: Path) -> str | None:
     """The licence in the front matter of the folder's README.md, such as `apache-2.0`."""
     try:
@@ -108,21 +161,21 @@ def _counted(layers: Sequence[LayerFigures], method: Method) -> str:
     return f"{count} weights were" if count > 1 else "One weight was"
 
 
-def _measured(original: Evaluation, compressed: Evaluation) -> list[str]:
+def _measured(original: Evaluation, compressed: Evaluation, made: str = "compressed") -> list[str]:
     source = original.data.rpartition("/")[2]
     lines = [
         "## Measured",
         "",
         f"On {_code(source)}, {original.tokens:,} predicted tokens that were not used to make the model.",
         "",
-        "| | original | compressed |",
+        f"| | original | {made} |",
         "|---|---|---|",
         f"| perplexity | {_figure(original)} | {_figure(compressed)} |",
     ]
     if compressed.kl is not None and compressed.agreement is not None:
         lines.append(f"| KL divergence from the original, nats a token | | {compressed.kl:.4f} |")
         lines.append(f"| same most likely token as the original | | {compressed.agreement:.1%} |")
-    for label, evaluation in (("original", original), ("compressed", compressed)):
+    for label, evaluation in (("original", original), (made, compressed)):
         lines += ["", f"What the {label} model writes after {_code(evaluation.prompt)}:", "", *_fenced(evaluation.sample)]
     return lines
 

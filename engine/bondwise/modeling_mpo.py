@@ -15,6 +15,17 @@ train of Oseledets, SIAM J. Sci. Comput. 33, 2011, for matrices). Low rank is tw
 
 So of every bond its r² redundant numbers, the gauge, are not stored. Where inputs are at the first site only and outputs at the last,
 nothing is put together: core k maps x to [x, C x] in that order.
+
+The linear layers, and cores, that the section's `packed` names are stored in few bits (`PackedLinear`): W = M + LᵀR, where M [out, in] is
+the matrix, R [rank, in] and L [rank, out] are two thin ones; either part may be absent. Each part P of X is four tensors:
+
+    X.P.codes     uint8 [bits, rows, ⌈columns/8⌉]: bit b of the codes of columns 8j … 8j+7 is byte j of plane b, the first column lowest;
+                  of 8 bits uint8 [rows, columns], the codes themselves
+    X.P.scales    int16 [rows, ⌈columns/64⌉]: the bits of a float16, the scale of 64 stored columns
+    X.P.levels    int16 [2^bits]: the bits of float16, the codebook; a number is levels[code] · scale
+    X.P.order     int16 or int32 [columns]: stored column j is column order_j; absent where they are in their own order
+
+Scales and levels are stored as integers so that no cast of the model to another dtype touches them. X.bias is as in any linear layer.
 """
 
 import functools
@@ -47,6 +58,10 @@ keep the dense weight (as fast as the original layer, and as large in memory); o
 
 MAX_STATE = 2**25
 """Most numbers in the state between two cores (128 MiB in float32). More tokens than fit go through in pieces."""
+MAX_UNPACKED = 2**22
+"""Most numbers of a packed matrix that are unpacked at a time (16 MiB in float32), unless it is kept."""
+PACKED_GROUP = 64
+"""Columns of a packed matrix that share a scale."""
 MOVE = 56
 """What moving one number between two cores, or to its place in the contracted weight, costs in multiply-adds.
 
@@ -271,6 +286,171 @@ def _is_plain_chain(out_modes: tuple[int, ...], in_modes: tuple[int, ...]) -> bo
     return max(in_modes[1:], default=1) == 1 and max(out_modes[:-1], default=1) == 1
 
 
+# --- few bits ----------------------------------------------------------------------------------------------------------------------
+
+
+class PackedMatrix(nn.Module):
+    """A matrix [rows, columns] in codes of `bits` bits (2, 3, 4 or 8), with a scale for 64 columns and one codebook; not trainable."""
+
+    def __init__(self, rows: int, columns: int, bits: int, *, ordered: bool, device: Any = None) -> None:
+        super().__init__()
+        self.rows, self.columns, self.bits = rows, columns, bits
+        for name, (dtype, shape) in packed_tensors(rows, columns, bits, ordered=ordered).items():
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=device))
+
+    def extra_repr(self) -> str:
+        return f"rows={self.rows}, columns={self.columns}, bits={self.bits}"
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """[…, columns] in the order in which the columns are stored."""
+        order = self._buffers.get("order")
+        return x if order is None else x.index_select(-1, order.int())
+
+    def unpack(self, rows: slice, dtype: torch.dtype) -> Tensor:
+        """Some rows [rows, columns], the columns in stored order."""
+        codes = unpack_codes(self.get_buffer("codes")[..., rows, :], self.bits)[:, : self.columns]
+        scales = self.get_buffer("scales")[rows].view(torch.float16).float()
+        levels = self.get_buffer("levels").view(torch.float16).float()
+        numbers = levels[codes.int()]  # [rows, columns]
+        whole = self.columns // PACKED_GROUP * PACKED_GROUP
+        numbers[:, :whole].unflatten(1, (-1, PACKED_GROUP)).mul_(scales[:, : whole // PACKED_GROUP, None])
+        if whole < self.columns:
+            numbers[:, whole:].mul_(scales[:, -1:])
+        return numbers.to(dtype)
+
+    def pieces(self) -> list[slice]:
+        rows = max(1, MAX_UNPACKED // self.columns)
+        return [slice(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
+
+    def dense(self) -> Tensor:
+        """[rows, columns] float32, the columns in their own order."""
+        stored = torch.cat([self.unpack(rows, torch.float32) for rows in self.pieces()])
+        order = self._buffers.get("order")
+        return stored if order is None else torch.empty_like(stored).index_copy_(1, order.long(), stored)
+
+
+class PackedLinear(nn.Module):
+    """A linear map [..., in_features] → [..., out_features] stored in few bits: a matrix, two thin ones, or both.
+
+    `bits` 0: no matrix; `rank` 0: no thin ones. By `path` "keep" the matrix is unpacked once and kept, which is as fast as the original
+    layer and as large in memory; else it is unpacked in each pass, no more than `MAX_UNPACKED` numbers at a time.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bits: int,
+        ordered: bool = False,
+        rank: int = 0,
+        rank_bits: int = 0,
+        bias: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not bits and not rank:
+            raise ValueError("a packed layer has a matrix, or two thin ones, or both; this one has none")
+        self.in_features, self.out_features = in_features, out_features
+        self.path: ForwardPath = "auto"
+        if bits:
+            self.matrix = PackedMatrix(out_features, in_features, bits, ordered=ordered, device=device)
+        if rank:
+            self.right = PackedMatrix(rank, in_features, rank_bits, ordered=False, device=device)
+            self.left = PackedMatrix(rank, out_features, rank_bits, ordered=False, device=device)
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
+        self._kept: dict[str, Tensor] = {}
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor | None = None
+        if "matrix" in self._modules:
+            y = self._times(x, "matrix")
+        if "right" in self._modules:
+            thin = self._times(x, "right") @ torch.cat([self._rows("left", x, rows) for rows in self._part("left").pieces()])
+            y = thin if y is None else y + thin
+        assert y is not None
+        return y if self.bias is None else y + self.bias
+
+    def _part(self, name: str) -> PackedMatrix:
+        part: Any = self._modules[name]
+        return part
+
+    def _times(self, x: Tensor, name: str) -> Tensor:
+        """x times the transposed part, [..., rows]."""
+        part = self._part(name)
+        x = part.in_order(x)
+        parts = [F.linear(x, self._rows(name, x, rows)) for rows in part.pieces()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _rows(self, name: str, like: Tensor, rows: slice) -> Tensor:
+        part = self._part(name)
+        if self.path != "keep":
+            return part.unpack(rows, like.dtype)
+        kept = self._kept.get(name)
+        if kept is None or kept.dtype != like.dtype:
+            with torch.inference_mode(False), torch.no_grad():
+                kept = self._kept[name] = torch.cat([part.unpack(piece, like.dtype) for piece in part.pieces()])
+        return kept[rows]
+
+    def dense(self) -> Tensor:
+        """The weight [out_features, in_features] that this layer stands for, float32."""
+        found = self.matrix.dense() if "matrix" in self._modules else None
+        thin = self.left.dense().mT @ self.right.dense() if "right" in self._modules else None
+        return _tensor(thin if found is None else found if thin is None else found + thin)
+
+    def forget(self) -> None:
+        """Drops what is kept unpacked. Done by itself when the layer moves."""
+        self._kept = {}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
+        self.forget()
+        return super()._apply(fn, recurse)
+
+
+def packed_tensors(rows: int, columns: int, bits: int, *, ordered: bool) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """The tensors of a packed matrix: dtype and shape by what follows its name."""
+    codes = (rows, columns) if bits == 8 else (bits, rows, -(-columns // 8))
+    found: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "codes": (torch.uint8, codes),
+        "scales": (torch.int16, (rows, -(-columns // PACKED_GROUP))),
+        "levels": (torch.int16, (2**bits,)),
+    }
+    if ordered:
+        found["order"] = (torch.int16 if columns <= 2**15 else torch.int32, (columns,))
+    return found
+
+
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """[rows, columns] uint8 below 2^bits → the tensor `codes` of a packed matrix."""
+    if bits == 8:
+        return codes.contiguous()
+    columns = F.pad(codes, (0, -codes.shape[1] % 8)).unflatten(1, (-1, 8))  # [rows, bytes, 8]
+    places = torch.arange(8, device=codes.device, dtype=torch.uint8)
+    return torch.stack([(((columns >> plane) & 1) << places).sum(2, dtype=torch.uint8) for plane in range(bits)])
+
+
+def unpack_codes(packed: Tensor, bits: int) -> Tensor:
+    """[bits, rows, bytes] uint8 → [rows, 8·bytes] uint8."""
+    if bits == 8:
+        return packed
+    spread = _spread(packed.device)
+    words = spread[packed[0].int()]  # [rows, bytes] int64: bit j of the byte is the lowest of byte j
+    for plane in range(1, bits):
+        words = words | (spread[packed[plane].int()] << plane)
+    return words.view(torch.uint8)
+
+
+@functools.cache
+def _spread(device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        bits = (torch.arange(256)[:, None] >> torch.arange(8)) & 1
+        return (bits << (8 * torch.arange(8))).sum(1).to(device)  # [256] int64
+
+
 # --- the transformers classes ------------------------------------------------------------------------------------------------------
 
 
@@ -380,7 +560,9 @@ class MPOForCausalLM(PreTrainedModel):
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         for name, layer in config.mpo["layers"].items():
-            _replace(self, name, layer)
+            _replace(self, name, layer, MPOLinear)
+        for name, layer in config.mpo.get("packed", {}).items():
+            _replace(self, name, layer, PackedLinear)
         # The base's plan shards the layers by their dense weights; without one, tensor parallelism is refused with a reason.
         self._tp_plan = {}
 
@@ -407,9 +589,9 @@ class MPOForCausalLM(PreTrainedModel):
         return bool(config_class.base_code)
 
     def set_forward_path(self, path: ForwardPath) -> None:
-        """Chooses how every MPO layer is applied; see `ForwardPath`."""
+        """Chooses how every MPO and every packed layer is applied; see `ForwardPath`."""
         for module in self.modules():
-            if isinstance(module, MPOLinear):
+            if isinstance(module, (MPOLinear, PackedLinear)):
                 module.path = path
                 module.forget()
 
@@ -427,7 +609,11 @@ def _model_class_of(config_class: type[MPOConfig], architecture: str) -> type[MP
     return type(base.__name__, (MPOForCausalLM, base), {"__module__": __name__, "config_class": config_class})
 
 
-def _replace(model: Any, name: str, layer: dict[str, Any]) -> None:
+_MPO_FIELDS = ("in_features", "out_features", "out_modes", "in_modes", "bond_dims", "bias")
+_PACKED_FIELDS = ("in_features", "out_features", "bits", "ordered", "rank", "rank_bits", "bias")
+
+
+def _replace(model: Any, name: str, layer: dict[str, Any], kind: type[MPOLinear] | type[PackedLinear]) -> None:
     path = _module_path(model, name)
     old = model.get_submodule(path)
     if isinstance(old, Conv1D):
@@ -439,13 +625,10 @@ def _replace(model: Any, name: str, layer: dict[str, Any]) -> None:
     if shape != (layer["out_features"], layer["in_features"]):
         raise ValueError(f"layer {name} is {shape[0]}×{shape[1]}, and the section mpo says {layer['out_features']}×{layer['in_features']}")
     if f"{path}.weight" in (getattr(model, "all_tied_weights_keys", None) or {}):
-        raise ValueError(f"layer {name} shares its weight with another, so it cannot be an MPO")
+        raise ValueError(f"layer {name} shares its weight with another, so it cannot be stored otherwise")
     weight = old.weight
-    new = MPOLinear(
-        **{key: layer[key] for key in ("in_features", "out_features", "out_modes", "in_modes", "bond_dims", "bias")},
-        device=weight.device,
-        dtype=weight.dtype,
-    )
+    fields = {key: layer[key] for key in (_MPO_FIELDS if kind is MPOLinear else _PACKED_FIELDS)}
+    new = kind(**fields, device=weight.device, dtype=weight.dtype)
     parent_path, _, attribute = path.rpartition(".")
     parent = model.get_submodule(parent_path)
     setattr(parent, attribute, new)

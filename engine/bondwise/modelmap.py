@@ -31,6 +31,7 @@ _WORDS: dict[str, str] = json.loads(resources.files("bondwise").joinpath("modelm
 _ATTENTION, _MLP, _NORM, _EMBEDDING, _ROUTER = (re.compile(_WORDS[key]) for key in ("attention", "mlp", "norm", "embedding", "router"))
 _FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 _NUMBERED = re.compile(r"([^\d.][^.]*(?:\.[^\d.][^.]*)*)\.(\d+)\.")
+_PACKED = re.compile(r"(.+)\.(?:matrix|left|right)\.(?:codes|scales|levels|order)")
 _GROUPS: tuple[LayerGroup, ...] = ("attention", "mlp", "other")
 
 
@@ -129,8 +130,8 @@ def select(layers: Sequence[Layer], patterns: Sequence[str], exclude: Sequence[s
     whole name. Raises UserError for a pattern, of either list, that matches nothing, for a selection that is empty, and for a selected
     layer that cannot be made into an MPO.
     """
-    wanted = {name for pattern in patterns for name in _matches(layers, pattern)}
-    unwanted = {name for pattern in exclude for name in _matches(layers, pattern)}
+    wanted = {name for pattern in patterns for name in matches(layers, pattern)}
+    unwanted = {name for pattern in exclude for name in matches(layers, pattern)}
     chosen = [layer for layer in layers if layer.name in wanted and layer.name not in unwanted]
     if not chosen:
         raise UserError(
@@ -162,19 +163,22 @@ def natural(name: str) -> str:
 
 
 def _find_layers(checkpoint: Checkpoint, prefix: str, block: int, tensors: Mapping[str, TensorEntry]) -> Iterable[Layer]:
-    cores: defaultdict[str, dict[int, TensorEntry]] = defaultdict(dict)
+    cores: defaultdict[str, dict[int, list[TensorEntry]]] = defaultdict(lambda: defaultdict(list))
     for name, entry in tensors.items():
-        if (match := re.fullmatch(r"(.+)\.cores\.(\d+)\.weight", name)) is not None:
-            cores[match[1]][int(match[2])] = entry
+        if (match := re.match(r"(.+?)\.cores\.(\d+)\.", name)) is not None:
+            cores[match[1]][int(match[2])].append(entry)
     for path, parts in cores.items():
         others = [tensors[name] for name in (*(f"{path}.order_{k}" for k in parts), f"{path}.bias") if name in tensors]
         yield _mpo_layer(checkpoint, path, parts, others, block=block, prefix=prefix)
+    for path, parts in _packed_modules(tensors).items():
+        if ".cores." not in path:
+            yield _packed_layer(checkpoint, path, parts, tensors.get(f"{path}.bias"), block=block, prefix=prefix)
     helpers: defaultdict[str, list[TensorEntry]] = defaultdict(list)
     for name, entry in tensors.items():
         if (match := re.match(r"(.+?)\.(?:weight[._]|input_scale$|SCB$|qzeros$|scales$|g_idx$)", name)) is not None:
             helpers[match[1]].append(entry)
     for name, entry in tensors.items():
-        found = None if ".cores." in name else _stored_weight(checkpoint, entry, tensors, helpers)
+        found = None if ".cores." in name or _PACKED.fullmatch(name) is not None else _stored_weight(checkpoint, entry, tensors, helpers)
         if found is None:
             continue
         path, shape, scheme, parts = found
@@ -202,8 +206,79 @@ def _group(inner: str) -> LayerGroup:
     return "mlp" if _MLP.search(inner) else "other"
 
 
+def _packed_modules(tensors: Mapping[str, TensorEntry]) -> dict[str, list[TensorEntry]]:
+    """By the module's path the tensors of what is stored in few bits (`modeling_mpo.PackedLinear`)."""
+    found: defaultdict[str, list[TensorEntry]] = defaultdict(list)
+    for name, entry in tensors.items():
+        if (match := _PACKED.fullmatch(name)) is not None:
+            found[match[1]].append(entry)
+    return found
+
+
+def _packed_layer(
+    checkpoint: Checkpoint, path: str, parts: Sequence[TensorEntry], bias: TensorEntry | None, *, block: int, prefix: str
+) -> Layer:
+    shape = _packed_shape(checkpoint, path)
+    tensors = [*parts, *([bias] if bias is not None else [])]
+    return Layer(
+        name=path,
+        block=block,
+        group=_group(path.removeprefix(prefix)),
+        shape=shape,
+        dtype=parts[0].dtype,
+        parameters=math.prod(shape) + (0 if bias is None else bias.parameters),
+        bytes=sum(part.bytes for part in tensors),
+        state="quantized",
+        tensors=tuple(part.name for part in tensors),
+        scheme=_packed_scheme(checkpoint, path),
+    )
+
+
+def _packed_entry(checkpoint: Checkpoint, path: str) -> dict[str, Any]:
+    section = checkpoint.config.get("mpo")
+    packed = cast("dict[str, Any]", section).get("packed") if isinstance(section, dict) else None
+    described = cast("dict[str, Any]", packed).get(path) if isinstance(packed, dict) else None
+    return cast("dict[str, Any]", described) if isinstance(described, dict) else {}
+
+
+def _packed_shape(checkpoint: Checkpoint, path: str) -> tuple[int, int]:
+    info = _packed_entry(checkpoint, path)
+    try:
+        return int(info["out_features"]), int(info["in_features"])
+    except (TypeError, KeyError, ValueError):
+        raise UserError(
+            f"{checkpoint.folder / 'config.json'} does not describe {path}, which is stored in few bits.",
+            "Copy the config.json that was written with these weights into the folder.",
+        ) from None
+
+
+def _packed_scheme(checkpoint: Checkpoint, path: str) -> str:
+    """`4-bit`, `3-bit + rank 8`, `rank 96, 4-bit`: what a packed module holds."""
+    info = _packed_entry(checkpoint, path)
+    bits, rank, rank_bits = (info.get(key, 0) for key in ("bits", "rank", "rank_bits"))
+    if not bits:
+        return f"rank {rank}, {rank_bits}-bit"
+    return f"{bits}-bit + rank {rank}" if rank else f"{bits}-bit"
+
+
+def _core(checkpoint: Checkpoint, path: str, parts: Sequence[TensorEntry]) -> tuple[int, str | None]:
+    """The numbers of a core with that path, and its scheme where it is quantized."""
+    weight = next((part for part in parts if part.name == f"{path}.weight"), None)
+    if weight is None:
+        return math.prod(_packed_shape(checkpoint, path)), _packed_scheme(checkpoint, path)
+    if len(parts) == 1:
+        return weight.parameters, None
+    _, shape, scheme, _ = _weight(checkpoint, path, weight, [part for part in parts if part is not weight]) or (
+        path,
+        weight.shape,
+        None,
+        [],
+    )
+    return math.prod(shape), scheme
+
+
 def _mpo_layer(
-    checkpoint: Checkpoint, path: str, cores: Mapping[int, TensorEntry], others: Sequence[TensorEntry], *, block: int, prefix: str
+    checkpoint: Checkpoint, path: str, cores: Mapping[int, Sequence[TensorEntry]], others: Sequence[TensorEntry], *, block: int, prefix: str
 ) -> Layer:
     section = checkpoint.config.get("mpo")
     layers = cast("dict[str, Any]", section).get("layers") if isinstance(section, dict) else None
@@ -222,18 +297,21 @@ def _mpo_layer(
             f"{path} has the cores {sorted(cores)}, but config.json says {len(bonds) + 1} of them.",
             "Copy all files of the compressed model, config.json included, from one place.",
         )
-    parts = [*(cores[index] for index in sorted(cores)), *others]
+    parts = [*(part for index in sorted(cores) for part in cores[index]), *others]
+    found = [_core(checkpoint, f"{path}.cores.{index}", cores[index]) for index in sorted(cores)]
+    schemes = sorted({scheme for _, scheme in found if scheme is not None})
     return Layer(
         name=path,
         block=block,
         group=_group(path.removeprefix(prefix)),
         shape=shape,
-        dtype=cores[0].dtype,
-        parameters=sum(part.parameters for part in parts if not is_order(part.name)),
+        dtype=cores[0][0].dtype,
+        parameters=sum(count for count, _ in found) + sum(part.parameters for part in others if not is_order(part.name)),
         bytes=sum(part.bytes for part in parts),
         state="mpo",
         tensors=tuple(part.name for part in parts),
         bond_dims=bonds,
+        scheme=", ".join(schemes) or None,
     )
 
 
@@ -333,7 +411,7 @@ def _config_bits(checkpoint: Checkpoint) -> int:
 # --- selectors -----------------------------------------------------------------------------------------------------------------------
 
 
-def _matches(layers: Sequence[Layer], pattern: str) -> list[str]:
+def matches(layers: Sequence[Layer], pattern: str) -> list[str]:
     if pattern.startswith("re:"):
         try:
             expression = re.compile(pattern[3:])

@@ -6,17 +6,17 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from bondwise import atomic
 from bondwise.errors import UserError
 from bondwise.request import describe
-from bondwise.schema import SCHEMA_VERSION, PlanFile
+from bondwise.schema import SCHEMA_VERSION, PlanFile, TensorizeRule
 
 if TYPE_CHECKING:
-    from bondwise.schema import TensorizeRule
+    from bondwise.schema import QuantizeRule
 
 PLAN_SUFFIX = ".bondwise.json"
 _STRING = r'"(?:\\.|[^"\\\n])*"'
@@ -63,12 +63,12 @@ def write_plan(path: Path, plan: PlanFile) -> None:
 
 def to_text(plan: PlanFile) -> str:
     """A plan as a person would lay it out: one line for a rule."""
-    fields = plan.model_dump(by_alias=True, exclude_none=True, exclude={"tensorize"})
+    fields = plan.model_dump(by_alias=True, exclude_none=True, exclude={"tensorize", "quantize"})
     last = {key: fields.pop(key) for key in ("calibration", "refit", "heal", "evaluate") if key in fields}
     head = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in fields.items()]
-    rules = ",\n".join(f"    {_rule(rule)}" for rule in plan.tensorize)
+    rules = ",\n".join(f"    {_rule(rule)}" for rule in (*plan.tensorize, *plan.quantize))
     tail = [f"  {json.dumps(key)}: {_indented(value)}" for key, value in last.items()]
-    return "{\n" + ",\n".join([*head, f'  "tensorize": [\n{rules}\n  ]', *tail]) + "\n}\n"
+    return "{\n" + ",\n".join([*head, f'  "{plan_kind(plan)}": [\n{rules}\n  ]', *tail]) + "\n}\n"
 
 
 def without_comments(text: str) -> str:
@@ -80,11 +80,16 @@ def without_comments(text: str) -> str:
     return _TRAILING_COMMA.sub(blank, _COMMENT.sub(blank, text))
 
 
+def plan_kind(plan: PlanFile) -> Literal["tensorize", "quantize"]:
+    """The kind of the run that does what the plan says."""
+    return "quantize" if plan.quantize else "tensorize"
+
+
 def run_options(path: Path, plan: PlanFile) -> tuple[str, dict[str, Any]]:
     """The model and the options of the run that does what the plan says; paths taken from the plan's folder."""
     folder = path.parent
     options: dict[str, Any] = {
-        "tensorize": [rule.model_dump(exclude_none=True) for rule in plan.tensorize],
+        plan_kind(plan): [rule.model_dump(exclude_none=True) for rule in (*plan.tensorize, *plan.quantize)],
         "output": _absolute(plan.output, folder),
     }
     if plan.predicted is not None:
@@ -126,8 +131,10 @@ def _absolute(path: str, folder: Path) -> str:
     return os.path.abspath(folder / Path(path).expanduser())  # noqa: PTH100 -- a symlinked folder keeps the name that the user gave
 
 
-def _rule(rule: TensorizeRule) -> str:
-    shown = {"layers": rule.layers, **rule.model_dump(exclude_defaults=True, exclude={"layers"}), "sites": rule.sites}
+def _rule(rule: TensorizeRule | QuantizeRule) -> str:
+    shown = {"layers": rule.layers, **rule.model_dump(exclude_defaults=True, exclude={"layers"})}
+    if isinstance(rule, TensorizeRule):
+        shown["sites"] = rule.sites
     return "{ " + json.dumps(shown, ensure_ascii=False)[1:-1] + " }"
 
 

@@ -59,9 +59,9 @@ def prepare(run: Run, told: Told) -> Prepared:
         told.warn(warning)
     code = code_files(folder, source.config)
     check_model(source, choices, allow_code=request.allow_code)
-    tokenizer = None if options.evaluate is None else _check_text(run, folder, options.evaluate)
+    tokenizer = None if options.evaluate is None else check_text(run, folder, options.evaluate)
     calibrated = any(choice.method != "plain" for choice in choices)
-    text = _calibration_text(run, folder, options.calibration) if calibrated else None
+    text = calibration_text(run, folder, options.calibration) if calibrated else None
     needs = _check_needs(run, source, choices)
     run.check_cancelled()
     fits = needs.reading.way == "whole"
@@ -96,14 +96,14 @@ def _check_as_begun(run: Run, source: Checkpoint, ids: Tensor | None) -> None:
     )
 
 
-def _check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
+def check_text(run: Run, folder: Path, options: EvaluateOptions) -> PreTrainedTokenizerBase:
     """The tokenizer, after the text was found long enough: better told now than after an hour."""
     tokenizer = load_tokenizer(folder, allow_code=run.request.allow_code)
     token_sequences(tokenizer, options.data, "evaluation", length=options.length, sequences=options.sequences, seed=run.request.seed)
     return tokenizer
 
 
-def _calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> CalibrationText:
+def calibration_text(run: Run, folder: Path, options: CalibrationOptions) -> CalibrationText:
     """Raises UserError where a text cannot be read or is too short."""
     return CalibrationText(load_tokenizer(folder, allow_code=run.request.allow_code), options, run.request.seed)
 

@@ -18,6 +18,7 @@ from bondwise.schema import (
     HealRequest,
     PerplexityRequest,
     ProfileRequest,
+    QuantizeRequest,
     RunRequest,
     SampleModelRequest,
     TensorizeRequest,
@@ -25,7 +26,16 @@ from bondwise.schema import (
 
 REQUEST = "run.json"
 
-AnyRequest = TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | BenchmarkRequest | ExportRequest
+AnyRequest = (
+    TensorizeRequest
+    | PerplexityRequest
+    | SampleModelRequest
+    | ProfileRequest
+    | HealRequest
+    | QuantizeRequest
+    | BenchmarkRequest
+    | ExportRequest
+)
 
 
 def refuse_newer(path: Path) -> None:

@@ -48,11 +48,21 @@ if TYPE_CHECKING:
         HealResult,
         PerplexityResult,
         ProfileResult,
+        QuantizeResult,
         SampleModelResult,
         TensorizeResult,
     )
 
-    AnyResult = TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | BenchmarkResult | ExportResult
+    AnyResult = (
+        TensorizeResult
+        | PerplexityResult
+        | SampleModelResult
+        | ProfileResult
+        | HealResult
+        | QuantizeResult
+        | BenchmarkResult
+        | ExportResult
+    )
     Worker = Callable[["Run"], AnyResult]
 
 E = TypeVar("E", bound=Event)
@@ -69,6 +79,7 @@ WORKERS: dict[str, str] = {
     "heal": "bondwise.heal:run",
     "benchmark": "bondwise.benchmark:run",
     "export": "bondwise.export:run",
+    "quantize": "bondwise.quantize:run",
 }
 """Kind of a run → `module:function` of its worker; named, not imported, because torch and transformers take seconds."""
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bondwise.modelmap import Layer
 
     Weights = Mapping[str, Callable[[], torch.Tensor]]
-    """Layer name → what makes its dense weight, [out, in]."""
+    """Name of a dense layer, a core or the head → what makes its weight, [out, in]."""
 
 
 def streamed_log_probs(
@@ -211,10 +211,11 @@ def _sources(checkpoint: Checkpoint, weights: Weights) -> dict[str, _Lazy]:
     sources = {name: _Lazy(lambda name=name: checkpoint.read(name)) for name in checkpoint.tensors}
     for name, weight in weights.items():
         layer = layers.get(name)
-        if layer is None or layer.state != "dense":
+        stored = layer.tensors[0] if layer is not None and layer.state == "dense" else f"{name}.weight"
+        if stored not in sources:
             raise ValueError(f"{checkpoint.folder} has no dense layer {name}")
-        stored = layer.tensors[0]
-        sources[stored] = _Lazy((lambda weight=weight: weight().T) if layer.transposed else weight)
+        transposed = layer is not None and layer.transposed
+        sources[stored] = _Lazy((lambda weight=weight: weight().T) if transposed else weight)
     return sources
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bondwise.terminal import duration, size, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bondwise.schema import Doctor, Inspection, TensorFacts, TensorSpectrum
 
 
@@ -77,45 +79,50 @@ def spectrum_text(spectrum: TensorSpectrum) -> str:
 
 def result_text(result: dict[str, Any]) -> str:
     """The figures of a finished run, from `result.json`."""
-    seconds = duration(result["seconds"])
-    if result["kind"] == "tensorize":
-        from bondwise.stability import stability_text
+    made = f"Wrote {result['output']} in {duration(result['seconds'])}." if "output" in result else ""
+    told = _TEXTS.get(result["kind"])
+    return f"{told(result)}\n\n{made}" if told else f"{made} {_evaluation_text(result['evaluation'])}".lstrip()
 
-        rows = [["", "before", "after", "kept"]]
-        for name, show in (("parameters", "{:,}".format), ("bytes", size)):
-            before, after = result[f"original_{name}"], result[name]
-            rows.append([name, show(before), show(after), f"{after / before:.1%}"])
-        rows.append(["layers compressed", "", str(len(result["layers"])), ""])
-        original, compressed = result.get("original"), result.get("compressed")
-        if original and compressed:
-            for name, show in (("perplexity", "{:.2f}".format), ("tokens_per_second", "{:,.0f}".format)):
-                rows.append([name.replace("_per_", "/").replace("seconds", "s"), show(original[name]), show(compressed[name]), ""])
-        samples = "".join(
-            f"\n\n{side}: {evaluation['prompt']}{evaluation['sample']}"
-            for side, evaluation in (("Before", original), ("After", compressed))
-            if evaluation
-        )
-        stability = stability_text(layer.get("held_out") for layer in result["layers"])
-        told = f"\n\n{stability}" if stability else ""
-        return f"{table(rows)}{told}{samples}\n\nWrote {result['output']} in {seconds}."
-    if result["kind"] == "profile":
-        from bondwise.profile_summary import profile_text
 
-        return f"{profile_text(result)}\n\nWrote {result['output']} in {seconds}."
-    if result["kind"] == "heal":
-        return f"{_healing_text(result)}\n\nWrote {result['output']} in {seconds}."
-    if result["kind"] == "benchmark":
-        from bondwise.benchmark_summary import benchmark_text
+def _compression_text(result: dict[str, Any]) -> str:
+    from bondwise.stability import stability_text
 
-        return f"{benchmark_text(result)}\n\nWrote {result['output']} in {seconds}."
-    if result["kind"] == "export":
-        return f"{_export_text(result)}\n\nWrote {result['output']} in {seconds}."
-    evaluation = result["evaluation"]
+    rows = [["", "before", "after", "kept"]]
+    for name, show in (("parameters", "{:,}".format), ("bytes", size)):
+        before, after = result[f"original_{name}"], result[name]
+        rows.append([name, show(before), show(after), f"{after / before:.1%}"])
+    rows.append(["layers compressed", "", str(len(result["layers"])), ""])
+    original, compressed = result.get("original"), result.get("compressed")
+    if original and compressed:
+        for name, show in (("perplexity", "{:.2f}".format), ("tokens_per_second", "{:,.0f}".format)):
+            rows.append([name.replace("_per_", "/").replace("seconds", "s"), show(original[name]), show(compressed[name]), ""])
+    samples = "".join(
+        f"\n\n{side}: {evaluation['prompt']}{evaluation['sample']}"
+        for side, evaluation in (("Before", original), ("After", compressed))
+        if evaluation
+    )
+    stability = stability_text(layer.get("held_out") for layer in result["layers"])
+    told = f"\n\n{stability}" if stability else ""
+    return f"{table(rows)}{told}{samples}"
+
+
+def _profile_text(result: dict[str, Any]) -> str:
+    from bondwise.profile_summary import profile_text
+
+    return profile_text(result)
+
+
+def _benchmark_text(result: dict[str, Any]) -> str:
+    from bondwise.benchmark_summary import benchmark_text
+
+    return benchmark_text(result)
+
+
+def _evaluation_text(evaluation: dict[str, Any]) -> str:
     text = f"Perplexity {evaluation['perplexity']:.3f} ± {evaluation['standard_error']:.3f} over {evaluation['tokens']:,} tokens"
     if evaluation.get("kl") is not None:
         text += f"; KL {evaluation['kl']:.4f} nats a token, the same first token {evaluation['agreement']:.1%} of the time"
-    made = f"Wrote {result['output']} in {seconds}. " if result["kind"] == "sample-model" else ""
-    return f"{made}{text} ({evaluation['tokens_per_second']:,.0f} tokens/s)."
+    return f"{text} ({evaluation['tokens_per_second']:,.0f} tokens/s)."
 
 
 def _healing_text(result: dict[str, Any]) -> str:
@@ -147,3 +154,35 @@ def _export_text(result: dict[str, Any]) -> str:
         f"{table(rows)}\n\nContracted {result['layers']} layers; it loads as {result['architecture']}{code}. Its accuracy is that of the "
         "compressed model, its size that of the original."
     )
+
+
+def _quantized_text(result: dict[str, Any]) -> str:
+    rows = [["", "before", "after", "kept"]]
+    before, after = result["original_bytes"], result["bytes"]
+    rows.append(["bytes", size(before), size(after), f"{after / before:.1%}"])
+    rows.append(["bits per original parameter", "", f"{result['bits_per_parameter']:.2f}", ""])
+    rows.append(["in memory, loaded here", "", size(result["memory"]), ""])
+    schemes: dict[str, int] = {}
+    for layer in result["layers"]:
+        name = "8 bits, protected" if layer["protected"] else layer["scheme"] + (f", rank {layer['rank']}" if layer["rank"] else "")
+        schemes[name] = schemes.get(name, 0) + 1
+    rows += [[f"weights as {name}", "", str(count), ""] for name, count in schemes.items()]
+    original, quantized = result.get("original"), result.get("quantized")
+    if original and quantized:
+        rows.append(
+            ["perplexity", f"{original['perplexity']:.2f}", f"{quantized['perplexity']:.2f} ± {quantized['standard_error']:.2f}", ""]
+        )
+    kept = result["unquantized_bytes"]
+    note = f"Embedding, norms and all else that was not named stay as they were: {size(kept)}, {kept / after:.0%} of the folder."
+    samples = "".join(f"\n\n{side}: {one['prompt']}{one['sample']}" for side, one in (("Before", original), ("After", quantized)) if one)
+    return f"{table(rows)}\n\n{note}{samples}"
+
+
+_TEXTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "tensorize": _compression_text,
+    "profile": _profile_text,
+    "heal": _healing_text,
+    "benchmark": _benchmark_text,
+    "export": _export_text,
+    "quantize": _quantized_text,
+}

@@ -35,7 +35,8 @@ export interface Module {
  */
 export function layerOf(module: Module, prefix: string, context: LayerContext): Found | undefined {
   const { form, entries } = module;
-  if (form.roles.includes('core')) return mpoLayer(module, prefix, context);
+  if (form.roles.some((role) => role === 'core' || role === 'coreHelper')) return mpoLayer(module, prefix, context);
+  if (form.roles.includes('bits')) return packedLayer(module, prefix, context);
   const stored = form.noLayer ? undefined : storedWeight(module, context);
   if (!stored) return undefined;
   const { main, shape, scheme } = stored;
@@ -117,21 +118,76 @@ function gptqOrAwq(qweight: TensorEntry, helpers: readonly TensorEntry[], contex
   return { main: qweight, shape: [columns, order ?? Math.floor((rows * 32) / bitsOf(context))], scheme: 'gptq', tensors };
 }
 
-function mpoLayer(module: Module, prefix: string, { folder, config }: LayerContext): Found {
+function packedLayer(module: Module, prefix: string, context: LayerContext): Found {
+  const { form } = module;
+  const name = prefix + form.path;
+  const { out_features, in_features, scheme } = packedModule(name, context);
+  const biases = withRole(module, 'bias');
+  const tensors = [...withRole(module, 'bits'), ...biases];
+  const layer: Layer = {
+    name,
+    group: form.group,
+    shape: [out_features, in_features],
+    dtype: tensors[0]?.dtype ?? 'U8',
+    parameters: out_features * in_features + sum(biases, (bias) => bias.parameters),
+    bytes: sum(tensors, (tensor) => tensor.bytes),
+    state: 'quantized',
+    scheme,
+  };
+  return { layer, tensors, biasLength: undefined };
+}
+
+interface PackedModule {
+  readonly out_features: number;
+  readonly in_features: number;
+  /** `4-bit`, `3-bit + rank 8`, `rank 96, 4-bit`. */
+  readonly scheme: string;
+}
+
+function packedModule(name: string, { folder, config }: LayerContext): PackedModule {
+  const packed = config?.mpo?.packed;
+  const info = packed && Object.hasOwn(packed, name) ? packed[name] : undefined;
+  if (!info) {
+    const file = path.join(folder, 'config.json');
+    throw new CheckpointError(file, `${file} does not describe ${name}, which is stored in few bits.`, 'Copy the config.json that was written with these weights into the folder.');
+  }
+  const { bits, rank = 0, rank_bits = 0 } = info;
+  const scheme = bits === 0 ? `rank ${rank}, ${rank_bits}-bit` : rank > 0 ? `${bits}-bit + rank ${rank}` : `${bits}-bit`;
+  return { ...info, scheme };
+}
+
+/** The numbers of one core, and its scheme where it is quantized. */
+function coreOf(module: Module, name: string, site: number, context: LayerContext): { readonly parameters: number; readonly scheme?: string } {
+  const path = `${name}.cores.${site}`;
+  const own = module.entries.filter((_, i) => module.form.sites[i] === site && ['core', 'coreHelper'].includes(module.form.roles[i] ?? ''));
+  const weight = own.find((entry) => entry.name === `${path}.weight`);
+  if (!weight) {
+    const { out_features, in_features, scheme } = packedModule(path, context);
+    return { parameters: out_features * in_features, scheme };
+  }
+  const stored = own.length > 1 ? plainOrScaled(weight, own.filter((entry) => entry !== weight), context) : undefined;
+  if (!stored) return { parameters: weight.parameters };
+  const parameters = stored.shape.reduce((product, length) => product * length, 1);
+  return { parameters, ...(stored.scheme !== undefined && { scheme: stored.scheme }) };
+}
+
+function mpoLayer(module: Module, prefix: string, context: LayerContext): Found {
+  const { folder, config } = context;
   const { form } = module;
   const name = prefix + form.path;
   const file = path.join(folder, 'config.json');
   const layers = config?.mpo?.layers;
   const info = layers && Object.hasOwn(layers, name) ? layers[name] : undefined;
-  const cores = withRole(module, 'core');
+  const cores = [...withRole(module, 'core'), ...withRole(module, 'coreHelper')];
+  const isCore = (i: number): boolean => form.roles[i] === 'core' || form.roles[i] === 'coreHelper';
+  const sites = [...new Set(form.sites.filter((_, i) => isCore(i)))].sort((a, b) => a - b);
   if (!info) {
     throw new CheckpointError(
       file,
-      `${file} does not describe ${name}, which is stored as ${cores.length} cores.`,
+      `${file} does not describe ${name}, which is stored as ${sites.length} cores.`,
       'Copy the config.json that was written with these weights into the folder.',
     );
   }
-  const sites = form.sites.filter((_, i) => form.roles[i] === 'core').sort((a, b) => a - b);
   if (sites.length !== info.bond_dims.length + 1 || sites.some((site, i) => site !== i)) {
     throw new CheckpointError(
       file,
@@ -142,7 +198,9 @@ function mpoLayer(module: Module, prefix: string, { folder, config }: LayerConte
   const bias = withRole(module, 'bias').find((entry) => entry.name.endsWith('.bias'));
   const tensors = [...cores, ...withRole(module, 'order'), ...(bias ? [bias] : [])];
   const shape = [info.out_features, info.in_features];
-  const coreParameters = sum(cores, (core) => core.parameters);
+  const made = sites.map((site) => coreOf(module, name, site, context));
+  const coreParameters = sum(made, (core) => core.parameters);
+  const schemes = [...new Set(made.flatMap(({ scheme }) => scheme ?? []))].sort();
   const layer: Layer = {
     name,
     group: form.group,
@@ -153,6 +211,7 @@ function mpoLayer(module: Module, prefix: string, { folder, config }: LayerConte
     state: 'mpo',
     bondDims: info.bond_dims,
     keep: coreParameters / (info.out_features * info.in_features),
+    ...(schemes.length > 0 && { scheme: schemes.join(', ') }),
   };
   return { layer, tensors, biasLength: undefined };
 }

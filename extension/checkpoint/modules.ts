@@ -5,7 +5,7 @@ import { byKey, sortPaced } from './sort.ts';
 import type { LayerGroup } from './types.ts';
 
 /** What a tensor is to its module, told by its name. `bare` is a parameter that is a module of its own, as fused experts are. */
-export type Role = 'weight' | 'bias' | 'core' | 'order' | 'qweight' | 'packed' | 'blocks' | 'scales' | 'helper' | 'bare';
+export type Role = 'weight' | 'bias' | 'core' | 'coreHelper' | 'order' | 'bits' | 'qweight' | 'packed' | 'blocks' | 'scales' | 'helper' | 'bare';
 
 /** A module relative to its block, and which of the block's tensors it has: the same in most blocks. */
 export interface ModuleForm {
@@ -28,7 +28,9 @@ export interface BlockForm {
   readonly modules: readonly ModuleForm[];
 }
 
-const CORE = /^(.+)\.cores\.(\d+)\.weight$/;
+const CORE = /^(.+?)\.cores\.(\d+)\.(.+)$/;
+/** What is stored in few bits: see `PackedLinear` in modeling_mpo.py. */
+const PACKED = /^(.+)\.(?:matrix|left|right)\.(?:codes|scales|levels|order)$/;
 const ORDER = /^(.+)\.order_\d+$/;
 const HELPER = /^(.+?)\.(?:weight[._]|input_scale$|SCB$|qzeros$|scales$|g_idx$)/;
 const GROUPS: readonly LayerGroup[] = ['attention', 'mlp', 'other'];
@@ -73,8 +75,10 @@ export async function formOf(entries: readonly TensorEntry[], prefix: string, pa
 }
 
 function split(inner: string): [path: string, role: Role, site?: number] {
-  const [, cored, site] = CORE.exec(inner) ?? [];
-  if (cored !== undefined) return [cored, 'core', Number(site)];
+  const [, cored, site, rest] = CORE.exec(inner) ?? [];
+  if (cored !== undefined) return [cored, rest === 'weight' ? 'core' : 'coreHelper', Number(site)];
+  const [, packed] = PACKED.exec(inner) ?? [];
+  if (packed !== undefined) return [packed, 'bits'];
   const [, ordered] = ORDER.exec(inner) ?? [];
   if (ordered !== undefined) return [ordered, 'order'];
   for (const [suffix, role] of SUFFIXES) {

@@ -43,7 +43,9 @@ export function describeText(text: string): string {
 export interface MethodQuestion<T extends vscode.QuickPickItem> {
   readonly position: Position;
   readonly placeholder: string;
-  readonly items: readonly T[];
+  /** Those for what is typed, where the list follows that. */
+  readonly items: readonly T[] | ((typed: string) => readonly T[]);
+  readonly isAnswer?: (item: T) => boolean;
   readonly active?: T;
   readonly scope: vscode.Uri;
   /** The text where the user has chosen none. */
@@ -51,16 +53,28 @@ export interface MethodQuestion<T extends vscode.QuickPickItem> {
 }
 
 /** One of a list of methods, with a line below it that says what all but the plain ones learn from; that line leads to other texts and back. */
-export async function pickMethod<T extends vscode.QuickPickItem>({ position, placeholder, items, active, scope, otherwise }: MethodQuestion<T>): Promise<Answer<T>> {
+export async function pickMethod<T extends vscode.QuickPickItem>({ position, placeholder, items, isAnswer, active, scope, otherwise }: MethodQuestion<T>): Promise<Answer<T>> {
+  const itemsFor = (typed: string) => (typeof items === 'function' ? items(typed) : items);
+  const follows = typeof items === 'function';
   for (;;) {
     const line = textLine(chosenText(scope) ?? otherwise);
-    const all = [...items, { label: vscode.l10n.t('for data-aware and in sequence'), kind: vscode.QuickPickItemKind.Separator }, line];
-    const answer = await pickOne<vscode.QuickPickItem>({ position, placeholder, items: () => all, isAnswer: ({ kind }) => kind !== vscode.QuickPickItemKind.Separator, ...(active ? { active } : {}) });
+    const text = [{ label: follows ? vscode.l10n.t('for those that learn from a text') : vscode.l10n.t('for data-aware and in sequence'), kind: vscode.QuickPickItemKind.Separator }, line];
+    let offered: readonly T[] = [];
+    const answer = await pickOne<vscode.QuickPickItem>({
+      position,
+      placeholder,
+      items: typed => {
+        offered = itemsFor(typed);
+        return [...offered, ...(follows && typed.trim() !== '' ? [] : text)];
+      },
+      isAnswer: item => item === line || (item.kind !== vscode.QuickPickItemKind.Separator && (isAnswer?.(item as T) ?? true)),
+      ...(active ? { active } : {}),
+    });
     if (answer === undefined || answer === BACK) {
       return answer;
     }
     if (answer !== line) {
-      return items.find(item => item === answer);
+      return offered.find(item => item === answer || item.label === answer.label);
     }
     if ((await changeText(position, scope, otherwise)) === undefined) {
       return undefined;

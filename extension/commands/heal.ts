@@ -45,7 +45,7 @@ export function healRequest(model: Model, { data, distill, original, device, pro
   const scope = vscode.Uri.file(model.folder);
   const base = requestBase(vscode.l10n.t('Heal {0}, {1}', oneLine(model.name, 60), budgetText(budget)), scope);
   const machine = { device: device ?? (base.device === 'auto' ? hardware.device : base.device), cores: hardware.cores };
-  const load: Load = { parameters: model.parameters, original: distill > 0 ? (model.lineage?.result.original_parameters ?? 0) : 0 };
+  const load: Load = { parameters: model.parameters, original: distill > 0 ? (model.lineage?.result?.original_parameters ?? 0) : 0 };
   const { prompt } = evaluateOptions(scope);
   return {
     kind: 'heal',

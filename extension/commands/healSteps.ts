@@ -53,7 +53,7 @@ export async function askHeal({ model, hardware, speed }: HealQuestion): Promise
   let budget: HealBudget | undefined;
   let name: string | undefined;
   let measure = true;
-  const load = (): Load => ({ parameters: model.parameters, original: distill > 0 ? (model.lineage?.result.original_parameters ?? 0) : 0 });
+  const load = (): Load => ({ parameters: model.parameters, original: distill > 0 ? (model.lineage?.result?.original_parameters ?? 0) : 0 });
   const machine = (): Machine => ({ device: where.device ?? hardware.device, cores: hardware.cores });
   const what: Step = async position => taken(await pickData(vscode.Uri.file(model.folder), sources, titled(position)), answer => (sources = answer));
   const shares: Step = async position => taken(await askWeights(sources, weights, titled(position)), answer => (weights = answer));

@@ -114,7 +114,9 @@ export async function writePlan(environment: Environment, wanted: Wanted, file: 
     const document = await vscode.workspace.openTextDocument(file);
     const before = document.getText();
     // Read once more: only what is a plan can be filled.
-    new Plan(before, path.basename(file));
+    if (new Plan(before, path.basename(file)).file.quantize.length > 0) {
+      throw new Error(vscode.l10n.t('{0} quantizes layers. Choose another name for the plan that tensorizes.', path.basename(file)));
+    }
     const edit = new vscode.WorkspaceEdit();
     edit.replace(document.uri, new vscode.Range(document.positionAt(0), document.positionAt(before.length)), fillPlan(before, made));
     if (!(await vscode.workspace.applyEdit(edit)) || !(await document.save())) {

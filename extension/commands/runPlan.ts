@@ -5,7 +5,8 @@ import * as vscode from 'vscode';
 import { type Layer, type Model, openModel, problemOf } from '../checkpoint/index.ts';
 import { estimate } from '../plan/choices.ts';
 import { budgetText, type HealBudget } from '../plan/healing.ts';
-import { Plan, PLAN_SUFFIX, PlanError } from '../plan/planFile.ts';
+import { Plan, PLAN_SUFFIX, type PlanContent, PlanError } from '../plan/planFile.ts';
+import { backendOf, storedBytes } from '../plan/schemes.ts';
 import type { HealOptions, PlanFile, RunRequest } from '../protocol/types.ts';
 import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
 import type { ModelList } from '../views/modelList.ts';
@@ -13,6 +14,7 @@ import { describeData } from '../views/healText.ts';
 import { perplexityRange } from '../views/measured.ts';
 import { shortPath } from '../views/text.ts';
 import { withConsent } from './consent.ts';
+import { floatLayers } from './quantizeSteps.ts';
 import { requestBase, runRootFor, startRun } from './startRun.ts';
 import type { TensorizeParts } from './tensorize.ts';
 import { checkOutput, denseLayers } from './tensorizeSteps.ts';
@@ -82,28 +84,22 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
   const at = (relative: string) => path.resolve(path.dirname(file), relative);
   const folder = at(plan.file.model);
   const model = await modelAt(plan, folder, models);
-  const layers = plan.layersIn(model);
+  const quantizes = plan.file.quantize.length > 0;
+  const layers = quantizes ? plan.quantizedIn(model) : plan.layersIn(model);
   const output = at(plan.file.output);
   const taken = await checkOutput(path.dirname(output), path.basename(output), model);
   if (taken?.severity === vscode.InputBoxValidationSeverity.Error) {
     throw plan.error(['output'], taken.message, vscode.l10n.t('Name another folder.'));
   }
-  const { predicted, refit, tensorize } = plan.file;
+  const { predicted, refit, tensorize, quantize } = plan.file;
   const evaluate = await withText(plan, 'evaluate', at);
   const calibration = await withText(plan, 'calibration', at);
-  const request: RunRequest = {
-    kind: 'tensorize',
-    ...requestBase(vscode.l10n.t('Run plan {0}', path.basename(file)), vscode.Uri.file(folder)),
-    model: folder,
-    options: {
-      tensorize,
-      output,
-      evaluate,
-      ...(calibration && { calibration }),
-      ...(refit && { refit }),
-      ...(predicted && { predicted }),
-    },
-  };
+  const [first, ...more] = tensorize;
+  const base = { ...requestBase(vscode.l10n.t('Run plan {0}', path.basename(file)), vscode.Uri.file(folder)), model: folder };
+  const common = { output, evaluate, ...(calibration && { calibration }), ...(predicted && { predicted }) };
+  const request: RunRequest = first
+    ? { kind: 'tensorize', ...base, options: { tensorize: [first, ...more], ...common, ...(refit && { refit }) } }
+    : { kind: 'quantize', ...base, options: { quantize: [...quantize], ...common } };
   const heal = await healStep(plan, request, file, model, at);
   return {
     request,
@@ -174,15 +170,18 @@ async function existingText(plan: Plan, key: readonly (string | number)[], text:
 }
 
 /** What the rules match and make of the model, and what was predicted; the plan's output is absolute here. */
-export function describePlan({ tensorize, predicted, evaluate, output }: PlanFile, model: Model, layers: readonly (readonly Layer[])[]): readonly string[] {
+export function describePlan({ tensorize, quantize, predicted, evaluate, output }: PlanContent, model: Model, layers: readonly (readonly Layer[])[]): readonly string[] {
   const counts = layers.map(own => own.length);
   const matched = counts.reduce((total, count) => total + count, 0);
   const all = model.blocks.reduce((total, block) => total + block.layers.length, 0);
-  const patterns = tensorize.flatMap((rule, i) => ((counts[i] ?? 0) > 1 ? [`${rule.layers.join(', ')}: ${vscode.l10n.t('{0} layers', counts[i] ?? 0)}`] : []));
+  const quantizes = quantize.length > 0;
+  const patterns = (quantizes ? quantize : tensorize).flatMap((rule, i) => ((counts[i] ?? 0) > 1 ? [`${rule.layers.join(', ')}: ${vscode.l10n.t('{0} layers', counts[i] ?? 0)}`] : []));
   return [
-    vscode.l10n.t('{0} of {1} layers of {2} become MPOs; the new model goes to {3}.', matched, all, model.name, shortPath(output)),
+    quantizes
+      ? vscode.l10n.t('{0} of {1} layers of {2} are stored in fewer bits; the new model goes to {3}.', matched, all, model.name, shortPath(output))
+      : vscode.l10n.t('{0} of {1} layers of {2} become MPOs; the new model goes to {3}.', matched, all, model.name, shortPath(output)),
     ...(patterns.length > 0 ? [patterns.slice(0, 8).join('\n')] : []),
-    sizeText(tensorize, model, layers),
+    quantizes ? bitsText(quantize, model, layers) : sizeText(tensorize, model, layers),
     ...(typeof predicted?.perplexity === 'number'
       ? [vscode.l10n.t('Predicted perplexity on the profile’s text: {0}.', perplexityRange(predicted.perplexity / Math.exp(predicted.loss), predicted.loss, predicted.loss_error))]
       : []),
@@ -190,7 +189,7 @@ export function describePlan({ tensorize, predicted, evaluate, output }: PlanFil
   ];
 }
 
-function sizeText(tensorize: PlanFile['tensorize'], model: Model, layers: readonly (readonly Layer[])[]): string {
+function sizeText(tensorize: PlanContent['tensorize'], model: Model, layers: readonly (readonly Layer[])[]): string {
   let [parameters, bytes] = [model.parameters, model.bytes];
   for (const [i, { chi, keep, sites = 'low-rank', out_modes }] of tensorize.entries()) {
     const target = typeof chi === 'number' ? { chi } : typeof keep === 'number' ? { keep } : undefined;
@@ -203,6 +202,17 @@ function sizeText(tensorize: PlanFile['tensorize'], model: Model, layers: readon
   }
   const kept = formatPercent(parameters / model.parameters);
   return vscode.l10n.t('{0} → {1} parameters ({2}), {3} → {4}.', formatParameters(model.parameters), formatParameters(parameters), kept, formatBytes(model.bytes), formatBytes(bytes));
+}
+
+function bitsText(rules: PlanContent['quantize'], model: Model, layers: readonly (readonly Layer[])[]): string {
+  const schemes = new Set(rules.map(({ scheme }) => scheme).filter(scheme => scheme !== 'float16'));
+  const saved = rules.map(({ scheme, rank, rank_bits }, i) => {
+    const weights = floatLayers(layers[i] ?? []);
+    const backend = schemes.size > 1 ? 'packed' : backendOf(weights, scheme);
+    return weights.reduce((sum, weight) => sum + storedBytes(weight, 'float16', 'packed') - storedBytes(weight, scheme, backend, rank ?? 0, rank_bits ?? 4), 0);
+  });
+  const bytes = model.bytes - saved.reduce((total, each) => total + each, 0);
+  return vscode.l10n.t('About {0} → {1} ({2}).', formatBytes(model.bytes), formatBytes(bytes), formatPercent(bytes / model.bytes));
 }
 
 async function modelAt(plan: Plan, folder: string, models: ModelList): Promise<Model> {

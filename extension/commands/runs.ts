@@ -10,6 +10,7 @@ import { canCancel, canFinish, canResume, compressedBy, errorOf, isActive, madeB
 import type { RunStore, RunsChange } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { DetailNode, RunNode, type RunsNode, type RunsTree } from '../views/runsTree.ts';
+import { formatBytes } from '../runs/format.ts';
 import { healedPerplexity } from '../views/healText.ts';
 import { formatShare } from '../views/measured.ts';
 import { oneLine } from '../views/text.ts';
@@ -175,10 +176,13 @@ async function announceDone(parts: RunParts, run: Run, title: string): Promise<v
     await parts.models.made(folder);
   }
   const [compare, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
-  if (result?.kind === 'tensorize') {
+  if (result?.kind === 'tensorize' || result?.kind === 'quantize') {
     const name = path.basename(result.output);
-    const kept = formatShare(result.parameters / result.original_parameters);
-    const chosen = await vscode.window.showInformationMessage(vscode.l10n.t('{0} is ready: {1} of the original’s parameters.', name, kept), compare, show);
+    const text =
+      result.kind === 'tensorize'
+        ? vscode.l10n.t('{0} is ready: {1} of the original’s parameters.', name, formatShare(result.parameters / result.original_parameters))
+        : vscode.l10n.t('{0} is ready: {1}, {2} bits a parameter.', name, formatBytes(result.bytes), result.bits_per_parameter.toFixed(2));
+    const chosen = await vscode.window.showInformationMessage(text, compare, show);
     if (chosen === compare) {
       parts.compare(result.output);
     } else if (chosen === show) {

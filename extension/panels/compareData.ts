@@ -1,7 +1,7 @@
 /** From the lineage in a compressed checkpoint to what the compare panel shows. */
 import path from 'node:path';
 import { isLineage } from '../protocol/validate.js';
-import type { CompareData } from '../protocol/types.ts';
+import type { CompareData, Quantization } from '../protocol/types.ts';
 import { readJson } from '../runs/files.ts';
 
 export const LINEAGE_FILE = 'bondwise.json';
@@ -18,7 +18,13 @@ export async function readCompareData(folder: string): Promise<CompareData> {
   if ('problem' in read) {
     throw new Error(`${folder}: ${read.problem}`);
   }
-  const { base, result, healing = [] } = read.value;
+  const { base, result, healing = [], quantization } = read.value;
+  if (quantization) {
+    return quantizedData(folder, quantization);
+  }
+  if (!result) {
+    throw new Error(`${path.join(folder, LINEAGE_FILE)} says neither what was tensorized nor what was quantized. Make the model again.`);
+  }
   const last = healing.at(-1)?.result;
   const sizes = { parameters: result.parameters, bytes: result.bytes };
   // What a healing has measured was measured on one text: its own.
@@ -36,5 +42,21 @@ export async function readCompareData(folder: string): Promise<CompareData> {
     healing: last ?? null,
     predicted: result.predicted ?? null,
     layers: result.layers,
+  };
+}
+
+/** A quantized model beside the folder that was quantized. */
+function quantizedData(folder: string, { source, result }: Quantization): CompareData {
+  return {
+    original: {
+      name: source.name,
+      path: path.resolve(folder, source.path),
+      parameters: result.parameters,
+      bytes: result.original_bytes,
+      evaluation: result.original ?? null,
+    },
+    compressed: { name: path.basename(folder), path: folder, parameters: result.parameters, bytes: result.bytes, evaluation: result.quantized ?? null },
+    predicted: result.predicted ?? null,
+    layers: [],
   };
 }

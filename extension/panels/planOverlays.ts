@@ -3,13 +3,12 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { isPlanFor } from '../plan/overlay.ts';
-import { Plan, PLAN_SUFFIX, PlanError } from '../plan/planFile.ts';
-import type { PlanFile } from '../protocol/types.ts';
+import { Plan, PLAN_SUFFIX, PlanError, type PlanContent } from '../plan/planFile.ts';
 import { isMissing } from '../runs/files.ts';
 
 export interface ShownPlan {
   readonly file: string;
-  readonly plan: PlanFile;
+  readonly plan: PlanContent;
 }
 
 const PATTERN = `**/*${PLAN_SUFFIX}`;
@@ -24,7 +23,7 @@ export class PlanOverlays implements vscode.Disposable {
   /** Folders outside the workspace that are followed. */
   readonly #followed = new Set<string>();
   /** A text that is being typed is no plan for a while: then what it said before is shown. */
-  readonly #lastGood = new Map<string, PlanFile>();
+  readonly #lastGood = new Map<string, PlanContent>();
   #timer: NodeJS.Timeout | undefined;
 
   dispose(): void {
@@ -86,7 +85,7 @@ export class PlanOverlays implements vscode.Disposable {
   }
 
   /** The plan in a file as its editor has it, saved or not; undefined where there is none that can be read. */
-  async #read(file: string): Promise<PlanFile | undefined> {
+  async #read(file: string): Promise<PlanContent | undefined> {
     try {
       const document = vscode.workspace.textDocuments.find(({ uri, isDirty }) => isDirty && uri.scheme === 'file' && uri.fsPath === file);
       const { file: plan } = new Plan(document?.getText() ?? (await readFile(file, 'utf8')), path.basename(file));

@@ -11,9 +11,9 @@ export function isPlanFor({ budget, model }: Pick<PlanFile, 'budget' | 'model'>,
 }
 
 /** Part kept of each layer of the profile that the plan compresses; where a rule asks for an error, as the curve predicts. */
-export function keptBy({ tensorize }: Pick<PlanFile, 'tensorize'>, { layers, curves = [] }: Pick<Sensitivity, 'layers' | 'curves'>): Readonly<Record<string, number>> {
+export function keptBy({ tensorize }: { readonly tensorize?: readonly TensorizeRule[] }, { layers, curves = [] }: Pick<Sensitivity, 'layers' | 'curves'>): Readonly<Record<string, number>> {
   const kept: Record<string, number> = {};
-  for (const { rule, matches } of tensorize.map(each => ({ rule: each, matches: matchesOf(each) }))) {
+  for (const { rule, matches } of (tensorize ?? []).map(each => ({ rule: each, matches: matchesOf(each) }))) {
     for (const layer of layers.filter(({ name }) => !(name in kept) && matches(name))) {
       const part = partOf(rule, layer, curves.find(curve => curve.layer === layer.name));
       if (part !== undefined) {

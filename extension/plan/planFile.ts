@@ -1,7 +1,7 @@
 /** Reading NAME.bondwise.json: JSON with comments, checked against the schema and then against the model, each mistake with its line. */
 import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
 import type { Layer, Model } from '../checkpoint/index.ts';
-import type { PlanFile, TensorizeRule } from '../protocol/types.ts';
+import type { PlanFile, QuantizeRule, TensorizeRule } from '../protocol/types.ts';
 import { isPlanFile } from '../protocol/validate.js';
 import { SelectorError, selectLayers } from './selectors.ts';
 
@@ -26,8 +26,11 @@ export class PlanError extends Error {
   }
 }
 
+/** A plan's content; of its two lists of rules one is empty. */
+export type PlanContent = Omit<PlanFile, 'tensorize' | 'quantize'> & { readonly tensorize: readonly TensorizeRule[]; readonly quantize: readonly QuantizeRule[] };
+
 export class Plan {
-  readonly file: PlanFile;
+  readonly file: PlanContent;
   readonly #name: string;
   readonly #text: string;
   readonly #root: Node;
@@ -57,8 +60,21 @@ export class Plan {
         ? this.error([...path, unknownKey], `there is no key “${unknownKey}”${path.length > 0 ? ` in ${path.join('.')}` : ''}.`, 'Remove it, or correct its name.')
         : this.error(path, `${path.join('.') || 'the plan'} ${message}.`, 'Mend it there.');
     }
-    this.file = value;
-    value.tensorize.forEach((rule, i) => this.#checkRule(rule, i));
+    this.file = { ...value, tensorize: value.tensorize ?? [], quantize: value.quantize ?? [] };
+    const { tensorize, quantize } = this.file;
+    if ((tensorize.length > 0) === (quantize.length > 0)) {
+      const both = tensorize.length > 0;
+      throw this.error(
+        both ? ['quantize'] : ['tensorize'],
+        both ? 'it has rules under tensorize and under quantize.' : 'it has no rules.',
+        both ? 'Make a plan for each, one after the other.' : 'Add rules under tensorize or under quantize.',
+      );
+    }
+    if (value.heal && quantize.length > 0) {
+      throw this.error(['heal'], 'what it quantizes cannot be healed: cores in few bits do not train.', 'Heal first, then quantize: a plan for each.');
+    }
+    tensorize.forEach((rule, i) => this.#checkRule(rule, i));
+    quantize.forEach((rule, i) => this.#checkScheme(rule, i));
     const budgets = (['minutes', 'tokens', 'epochs'] as const).filter(budget => typeof value.heal?.[budget] === 'number');
     if (value.heal && budgets.length !== 1) {
       throw this.error(['heal', ...budgets.slice(1, 2)], `heal has ${budgets.join(' and ') || 'no budget'}.`, 'Give exactly one of minutes, tokens and epochs.');
@@ -93,7 +109,26 @@ export class Plan {
     });
   }
 
-  #select(model: Pick<Model, 'blocks'>, { layers, exclude = [] }: TensorizeRule, i: number): readonly Layer[] {
+  /**
+   * The layers of each rule for fewer bits, as far as they are told by names of layers: patterns for cores and the head are the engine's.
+   * @throws PlanError for a pattern that matches nothing, and for layers that are quantized.
+   */
+  quantizedIn(model: Pick<Model, 'blocks'>): readonly (readonly Layer[])[] {
+    const taken = new Set<string>();
+    return this.file.quantize.map((rule, i) => {
+      const layers = rule.layers.filter(pattern => !/\.cores\b|lm_head$/.test(pattern));
+      const exclude = (rule.exclude ?? []).filter(pattern => !/\.cores\b|lm_head$/.test(pattern));
+      const own = layers.length === 0 ? [] : this.#select(model, { layers, exclude }, i, 'quantize').filter(layer => !taken.has(layer.name));
+      const done = own.find(layer => layer.scheme !== undefined);
+      if (done) {
+        throw this.error(['quantize', i, 'layers'], `${done.name} is quantized already (${done.scheme ?? ''}).`, 'Start from the model before its quantization.');
+      }
+      own.forEach(layer => taken.add(layer.name));
+      return own;
+    });
+  }
+
+  #select(model: Pick<Model, 'blocks'>, { layers, exclude = [] }: Pick<TensorizeRule, 'layers' | 'exclude'>, i: number, section: 'tensorize' | 'quantize' = 'tensorize'): readonly Layer[] {
     try {
       return selectLayers(model, layers, exclude);
     } catch (error) {
@@ -102,7 +137,7 @@ export class Plan {
       }
       const key = layers.includes(error.pattern) ? 'layers' : 'exclude';
       const at = (key === 'layers' ? layers : exclude).indexOf(error.pattern);
-      throw this.error(['tensorize', i, key, ...(at < 0 ? [] : [at])], error.message, error.remedy);
+      throw this.error([section, i, key, ...(at < 0 ? [] : [at])], error.message, error.remedy);
     }
   }
 
@@ -113,6 +148,16 @@ export class Plan {
     }
     if (rule.out_modes?.length !== rule.in_modes?.length) {
       throw this.error(['tensorize', i, rule.out_modes ? 'out_modes' : 'in_modes'], `rule ${i + 1} has not as many out_modes as in_modes.`, 'Give both, one number a site.');
+    }
+  }
+
+  #checkScheme({ scheme, rank }: QuantizeRule, i: number): void {
+    const ranked = scheme.startsWith('low-rank');
+    if (ranked && typeof rank !== 'number') {
+      throw this.error(['quantize', i, 'scheme'], `rule ${i + 1} has the scheme ${scheme} and no rank.`, 'Give a rank, such as 64.');
+    }
+    if (typeof rank === 'number' && !ranked && !scheme.startsWith('compensated')) {
+      throw this.error(['quantize', i, 'rank'], `rule ${i + 1} has a rank, which ${scheme} does not take.`, 'Leave it out.');
     }
   }
 

@@ -17,6 +17,7 @@ export type RunEvent =
   | EstimateEvent
   | PhaseEvent
   | LayerEvent
+  | QuantizedEvent
   | EvaluationEvent
   | VerifiedEvent
   | ProfileEvent
@@ -31,9 +32,16 @@ export type RunEvent =
   | WarningEvent
   | EndedEvent;
 export type RunRequest =
-  TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | BenchmarkRequest | ExportRequest;
+  | TensorizeRequest
+  | PerplexityRequest
+  | SampleModelRequest
+  | ProfileRequest
+  | HealRequest
+  | QuantizeRequest
+  | BenchmarkRequest
+  | ExportRequest;
 export type RunResult =
-  TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | BenchmarkResult | ExportResult;
+  TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult;
 
 export interface BaseModelRef {
   /**
@@ -967,7 +975,7 @@ export interface EvaluationEvent {
   seq: number;
   time: string;
   type: 'evaluation';
-  role: 'original' | 'compressed' | 'healed';
+  role: 'original' | 'compressed' | 'healed' | 'quantized';
   evaluation: Evaluation;
 }
 /**
@@ -1638,8 +1646,29 @@ export interface RunView {
   state: 'queued' | 'running' | 'cancelling' | 'cancelled' | 'failed' | 'interrupted' | 'done';
   status?: RunStatus | null;
   request?:
-    (TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | BenchmarkRequest | ExportRequest) | null;
-  result?: (TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | BenchmarkResult | ExportResult) | null;
+    | (
+        | TensorizeRequest
+        | PerplexityRequest
+        | SampleModelRequest
+        | ProfileRequest
+        | HealRequest
+        | QuantizeRequest
+        | BenchmarkRequest
+        | ExportRequest
+      )
+    | null;
+  result?:
+    | (
+        | TensorizeResult
+        | PerplexityResult
+        | SampleModelResult
+        | ProfileResult
+        | HealResult
+        | QuantizeResult
+        | BenchmarkResult
+        | ExportResult
+      )
+    | null;
   estimate?: EstimateEvent | null;
   evaluations?: {
     [k: string]: Evaluation;
@@ -1949,6 +1978,155 @@ export interface ProfileOptions {
    */
   output: string;
 }
+export interface QuantizeRequest {
+  version?: 1;
+  /**
+   * ISO 8601, UTC.
+   */
+  created: string;
+  /**
+   * What a person reads in the Runs view.
+   */
+  title: string;
+  /**
+   * `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+   */
+  device?: string;
+  seed?: number;
+  /**
+   * The user allowed this model folder's own Python code.
+   */
+  allow_code?: boolean;
+  /**
+   * How many torchrun starts on this machine; 1: without torchrun.
+   */
+  processes?: number;
+  /**
+   * A run directory: this run waits until that one is done.
+   */
+  after?: string | null;
+  kind: 'quantize';
+  model: string;
+  options: QuantizeOptions;
+}
+export interface QuantizeOptions {
+  /**
+   * Which layers get which scheme; or `budget`.
+   */
+  quantize?: QuantizeRule[];
+  /**
+   * Each layer gets the scheme that loses least under a budget, among all of them.
+   */
+  budget?: QuantizeBudget | null;
+  calibration?: CalibrationOptions2;
+  /**
+   * Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.
+   */
+  protect?: boolean;
+  /**
+   * The folder to make. It appears only when it is whole.
+   */
+  output: string;
+  evaluate?: EvaluateOptions | null;
+  predicted?: Predicted2 | null;
+}
+/**
+ * Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched.
+ */
+export interface QuantizeRule {
+  /**
+   * Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name.
+   */
+  layers: string[];
+  /**
+   * Layers to leave out of those: names, globs or `re:` patterns.
+   */
+  exclude?: string[];
+  /**
+   * `int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits).
+   */
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  rank?: number | null;
+  /**
+   * Of those two thin matrices beside `compensated-N`.
+   */
+  rank_bits?: 4 | 8;
+}
+/**
+ * What the scheme of each layer is chosen for.
+ */
+export interface QuantizeBudget {
+  /**
+   * `3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.
+   */
+  target: string;
+  /**
+   * Layers that may be quantized: names, globs or `re:` patterns.
+   *
+   * @minItems 1
+   */
+  layers?: [string, ...string[]];
+  /**
+   * Layers to leave out of those.
+   */
+  exclude?: string[];
+}
+/**
+ * The text for `compensated-N` and `low-rank-N`.
+ */
+export interface CalibrationOptions2 {
+  /**
+   * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
+   */
+  data?: string;
+  /**
+   * More texts, whose sequences come by turns with those of `data`, which has the weight 1.
+   */
+  also?: HealData[];
+  /**
+   * Tokens in a sequence.
+   */
+  length?: number;
+  /**
+   * More make the result better, for other texts above all, and take longer.
+   */
+  sequences?: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted2 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
 export interface TensorizeResult {
   kind: 'tensorize';
   output: string;
@@ -1963,7 +2141,7 @@ export interface TensorizeResult {
   refitted?: string[];
   original?: Evaluation | null;
   compressed?: Evaluation | null;
-  predicted?: Predicted2 | null;
+  predicted?: Predicted3 | null;
   /**
    * Largest difference of log-probabilities after reload, against dense weights.
    */
@@ -1973,7 +2151,7 @@ export interface TensorizeResult {
 /**
  * What the planner expects of the whole model.
  */
-export interface Predicted2 {
+export interface Predicted3 {
   /**
    * Of the whole model.
    */
@@ -2026,6 +2204,174 @@ export interface ProfileResult {
   seconds: number;
 }
 /**
+ * Sizes are of the whole model; what its files take, its tensors hold, and the loaded model occupies are three things.
+ */
+export interface QuantizeResult {
+  kind: 'quantize';
+  output: string;
+  /**
+   * What unpacks the weights: bitsandbytes, or the folder's own modeling_mpo.py.
+   */
+  backend: 'bitsandbytes' | 'packed';
+  /**
+   * Numbers that the folder stands for.
+   */
+  parameters: number;
+  /**
+   * Of the model before any compression.
+   */
+  original_parameters: number;
+  /**
+   * Of all tensors in the files.
+   */
+  bytes: number;
+  /**
+   * The same of the folder that was quantized.
+   */
+  original_bytes: number;
+  /**
+   * Of the weight files, headers included.
+   */
+  file_bytes: number;
+  /**
+   * Of the tensors of the loaded model, in the dtype it computes in on the run's device.
+   */
+  memory: number;
+  /**
+   * 8 · bytes / original_parameters
+   */
+  bits_per_parameter: number;
+  /**
+   * Bits per number of the weights that were quantized.
+   */
+  layer_bits: number;
+  /**
+   * Of the tensors that stay as they were: embedding, head, norms and others.
+   */
+  unquantized_bytes: number;
+  layers: QuantizedLayer[];
+  original?: Evaluation | null;
+  quantized?: Evaluation | null;
+  predicted?: Predicted4 | null;
+  /**
+   * Largest difference of log-probabilities after reload, against the weights that the codes stand for.
+   */
+  logits_difference: number;
+  seconds: number;
+}
+/**
+ * One layer, or core of a layer, in few bits.
+ */
+export interface QuantizedLayer {
+  name: string;
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  /**
+   * Of the matrix; 0 where there are two thin ones only.
+   */
+  bits: number;
+  rank?: number;
+  /**
+   * Of the two thin matrices; 0 where there are none.
+   */
+  rank_bits?: number;
+  /**
+   * [out, in]
+   */
+  shape: number[];
+  /**
+   * Of the weight that it stands for.
+   */
+  parameters: number;
+  /**
+   * Of the tensors in its place; the bias is not among them.
+   */
+  bytes: number;
+  original_bytes: number;
+  /**
+   * ‖W − Ŵ‖_F / ‖W‖_F
+   */
+  relative_error: number;
+  /**
+   * ½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token; null without moments.
+   */
+  loss?: number | null;
+  /**
+   * With a budget: the next larger way of this layer that was worth anything.
+   */
+  larger?: SchemeChoice | null;
+  /**
+   * With a budget: the next smaller one.
+   */
+  smaller?: SchemeChoice | null;
+  /**
+   * It got more bits than was asked, because its loss would have stood out.
+   */
+  protected?: boolean;
+  seconds: number;
+}
+/**
+ * One way to store a layer, and what it costs.
+ */
+export interface SchemeChoice {
+  scheme:
+    | 'int8'
+    | 'nf4'
+    | 'nf4-double'
+    | 'float16'
+    | 'compensated-8'
+    | 'compensated-4'
+    | 'compensated-3'
+    | 'compensated-2'
+    | 'low-rank-16'
+    | 'low-rank-8'
+    | 'low-rank-4';
+  rank?: number;
+  /**
+   * Of the two thin matrices beside `compensated-N`.
+   */
+  rank_bits?: number;
+  bytes: number;
+  /**
+   * ½ tr(G ΔW S ΔWᵀ), nats per token.
+   */
+  loss: number;
+}
+/**
+ * What the planner expects of the whole model.
+ */
+export interface Predicted4 {
+  /**
+   * Of the whole model.
+   */
+  parameters: number;
+  /**
+   * Of the whole model.
+   */
+  bytes: number;
+  /**
+   * Rise of the mean loss, nats per token.
+   */
+  loss: number;
+  /**
+   * Standard error of that.
+   */
+  loss_error: number;
+  perplexity?: number | null;
+  perplexity_low?: number | null;
+  perplexity_high?: number | null;
+}
+/**
  * `inspect MODEL --json`.
  */
 export interface Inspection {
@@ -2057,16 +2403,52 @@ export interface Lineage {
   created: string;
   base: BaseModelRef;
   /**
-   * The options of the run that made it.
+   * The options of the run that tensorized it; empty where none did.
    */
-  request: {
+  request?: {
     [k: string]: unknown;
   };
-  result: TensorizeResult;
+  /**
+   * Of that run; null where the folder was only quantized.
+   */
+  result?: TensorizeResult | null;
   /**
    * What was trained afterwards, the latest last.
    */
   healing?: Healing[];
+  /**
+   * What was quantized, after all healing.
+   */
+  quantization?: Quantization | null;
+}
+/**
+ * How a folder was quantized (`bondwise.json`).
+ */
+export interface Quantization {
+  engine: string;
+  created: string;
+  source: BaseModelRef1;
+  /**
+   * The options of the run.
+   */
+  request: {
+    [k: string]: unknown;
+  };
+  result: QuantizeResult;
+}
+/**
+ * The folder that was quantized.
+ */
+export interface BaseModelRef1 {
+  /**
+   * Relative to the folder of the file that says it, as it was when that was made.
+   */
+  path: string;
+  name: string;
+  /**
+   * SHA-256 over config.json and the header of every shard.
+   */
+  fingerprint: string;
 }
 export interface ListLayersInput {
   /**
@@ -2115,6 +2497,37 @@ export interface MPOSection {
   layers: {
     [k: string]: MPOLayer;
   };
+  /**
+   * Layers, and cores of layers, that are stored in few bits.
+   */
+  packed?: {
+    [k: string]: PackedLayer;
+  };
+}
+/**
+ * One layer, or core of one, in the `mpo.packed` section: a matrix of `bits`, two thin ones of `rank_bits`, or both.
+ */
+export interface PackedLayer {
+  out_features: number;
+  in_features: number;
+  bias: boolean;
+  /**
+   * 2, 3, 4 or 8; 0: no matrix.
+   */
+  bits: number;
+  /**
+   * The columns of the matrix are stored in another order.
+   */
+  ordered?: boolean;
+  /**
+   * 0: no thin matrices.
+   */
+  rank?: number;
+  rank_bits?: number;
+  /**
+   * What made it; for people.
+   */
+  scheme: string;
 }
 export interface NamedTask {
   name: string;
@@ -2150,14 +2563,20 @@ export interface PlanFile {
    */
   output: string;
   budget?: Budget1 | null;
-  predicted?: Predicted3 | null;
+  predicted?: Predicted5 | null;
   /**
    * Which layers become MPOs and how; a layer belongs to the first rule that matches.
    *
    * @minItems 1
    */
-  tensorize: [TensorizeRule, ...TensorizeRule[]];
-  calibration?: CalibrationOptions2 | null;
+  tensorize?: [TensorizeRule, ...TensorizeRule[]];
+  /**
+   * In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts.
+   *
+   * @minItems 1
+   */
+  quantize?: [QuantizeRule, ...QuantizeRule[]];
+  calibration?: CalibrationOptions3 | null;
   refit?: string[] | null;
   heal?: PlanHeal | null;
   evaluate?: EvaluateOptions2 | null;
@@ -2194,7 +2613,7 @@ export interface Budget1 {
 /**
  * What the planner expects of the whole model.
  */
-export interface Predicted3 {
+export interface Predicted5 {
   /**
    * Of the whole model.
    */
@@ -2218,7 +2637,7 @@ export interface Predicted3 {
 /**
  * The text for all methods but `plain`.
  */
-export interface CalibrationOptions2 {
+export interface CalibrationOptions3 {
   /**
    * A .txt or .jsonl file, a hub data set id, or `builtin`, whose calibration part is used; or `self`: text that the model writes itself.
    */
@@ -2481,6 +2900,18 @@ export interface ProfileInput {
    * Measure the whole model with one layer compressed at a time, which takes longer.
    */
   measured?: boolean;
+}
+/**
+ * A layer is in few bits; one of the same name that came before is replaced.
+ */
+export interface QuantizedEvent {
+  /**
+   * 1, 2, 3 … without gaps, across resumes.
+   */
+  seq: number;
+  time: string;
+  type: 'quantized';
+  layer: QuantizedLayer;
 }
 export interface ReadProfileInput {
   /**

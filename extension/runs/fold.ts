@@ -9,6 +9,7 @@ import type {
   EstimateEvent,
   Evaluation,
   LayerFigures,
+  QuantizedLayer,
   RunEvent,
   Sensitivity,
   StartedEvent,
@@ -25,7 +26,9 @@ export interface RunSummary {
   readonly phase?: string;
   /** Finished layers in the order of the journal; a layer done again after a resume stands once, with its last figures. */
   readonly layers: readonly LayerFigures[];
-  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation };
+  /** Layers in fewer bits, likewise. */
+  readonly quantized: readonly QuantizedLayer[];
+  readonly evaluations: { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation; readonly quantized?: Evaluation };
   readonly verified?: VerifiedEvent;
   /** What a profile has found so far. */
   readonly profile?: Sensitivity;
@@ -41,9 +44,9 @@ export interface RunSummary {
 }
 
 /** What is folded by replacing; the rest is gathered. */
-type Plain = Omit<RunSummary, 'layers' | 'warnings' | 'profile' | 'heal' | 'benchmark'>;
+type Plain = Omit<RunSummary, 'layers' | 'quantized' | 'warnings' | 'profile' | 'heal' | 'benchmark'>;
 
-export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], evaluations: {}, warnings: [] };
+export const EMPTY_SUMMARY: RunSummary = { seq: 0, starts: 0, layers: [], quantized: [], evaluations: {}, warnings: [] };
 
 /** The fold, event by event, so that a long journal can be folded in slices. `value` takes a snapshot. */
 export class Fold {
@@ -52,6 +55,7 @@ export class Fold {
   readonly #benchmark = new BenchmarkFold();
   readonly #heal = new HealFold();
   readonly #layers = new Map<string, LayerFigures>();
+  readonly #quantized = new Map<string, QuantizedLayer>();
   readonly #warnings = new Set<string>();
 
   get seq(): number {
@@ -61,7 +65,7 @@ export class Fold {
   get value(): RunSummary {
     const [profile, heal, benchmark] = [this.#profile.value, this.#heal.value, this.#benchmark.value];
     const found = { ...(profile && { profile }), ...(heal && { heal }), ...(benchmark && { benchmark }) };
-    return { ...this.#plain, layers: [...this.#layers.values()], warnings: [...this.#warnings], ...found };
+    return { ...this.#plain, layers: [...this.#layers.values()], quantized: [...this.#quantized.values()], warnings: [...this.#warnings], ...found };
   }
 
   /** Adds an event; one that was folded in already (`seq` not above the last) is passed over. */
@@ -72,6 +76,9 @@ export class Fold {
     if (event.type === 'layer') {
       this.#layers.delete(event.layer.name);
       this.#layers.set(event.layer.name, event.layer);
+    } else if (event.type === 'quantized') {
+      this.#quantized.delete(event.layer.name);
+      this.#quantized.set(event.layer.name, event.layer);
     } else if (event.type === 'warning') {
       this.#warnings.add(event.message);
     }
@@ -105,6 +112,7 @@ function step(before: Plain, event: RunEvent): Plain {
     case 'ended':
       return event.error ? { ...before, ended: event, error: event.error } : { ...before, ended: event };
     case 'layer':
+    case 'quantized':
     case 'warning':
     case 'profile':
     case 'curve':

@@ -51,7 +51,7 @@ export function canResume(run: Run): boolean {
 
 /** The compressed model's folder that a finished run has made, which has an original to be compared with. */
 export function compressedBy({ result }: Pick<Run, 'result'>): string | undefined {
-  return result?.kind === 'tensorize' || result?.kind === 'heal' ? result.output : undefined;
+  return result?.kind === 'tensorize' || result?.kind === 'heal' || result?.kind === 'quantize' ? result.output : undefined;
 }
 
 /** The model's folder that a finished run has made. */

@@ -87,7 +87,8 @@ async function readResult(model: string): Promise<TensorizeResult | undefined> {
     return undefined;
   }
   const lineage: unknown = JSON.parse(text);
-  return isLineage(lineage) && lineage.result.original && lineage.result.compressed ? lineage.result : undefined;
+  const result = isLineage(lineage) ? lineage.result : undefined;
+  return result?.original && result.compressed ? result : undefined;
 }
 
 function variables(environment: Environment): NodeJS.ProcessEnv {

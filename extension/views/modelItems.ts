@@ -71,15 +71,21 @@ export function stateText(layer: Layer): string {
     case 'dense':
       return vscode.l10n.t('dense');
     case 'mpo':
-      return layer.keep === undefined ? vscode.l10n.t('MPO χ {0}', bondsOf(layer)) : vscode.l10n.t('MPO χ {0}, {1} kept', bondsOf(layer), formatPercent(layer.keep));
+      return [
+        layer.keep === undefined ? vscode.l10n.t('MPO χ {0}', bondsOf(layer)) : vscode.l10n.t('MPO χ {0}, {1} kept', bondsOf(layer), formatPercent(layer.keep)),
+        ...(layer.scheme === undefined ? [] : [vscode.l10n.t('quantized {0}', oneLine(layer.scheme, 40))]),
+      ].join(', ');
     case 'quantized':
-      return vscode.l10n.t('quantized {0}', oneLine(layer.scheme ?? '', 20));
+      return vscode.l10n.t('quantized {0}', oneLine(layer.scheme ?? '', 40));
   }
 }
 
 /** What a row says first of a layer that is not as it was trained. */
 function stateParts(layer: Layer): string[] {
-  return layer.state === 'dense' ? [] : [layer.keep === undefined ? stateText(layer) : vscode.l10n.t('{0} kept', formatPercent(layer.keep))];
+  if (layer.state === 'dense') {
+    return [];
+  }
+  return layer.keep === undefined ? [stateText(layer)] : [vscode.l10n.t('{0} kept', formatPercent(layer.keep)), ...(layer.scheme === undefined ? [] : [oneLine(layer.scheme, 40)])];
 }
 
 /** The bond dimensions, where the row's first words do not name them. */
@@ -140,10 +146,13 @@ function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
   const compressed = isCompressed(model);
   const { lineage } = model;
   const parts = [
+    ...(lineage?.quantization ? [vscode.l10n.t('{0} bits a parameter', lineage.quantization.result.bits_per_parameter.toFixed(2))] : []),
     ...(lineage?.healing?.length ? [vscode.l10n.t('healed')] : []),
-    ...(lineage
+    ...(lineage?.result
       ? [vscode.l10n.t('{0} of {1}', formatShare(lineage.result.parameters / lineage.result.original_parameters), oneLine(lineage.base.name, 60))]
-      : []),
+      : lineage
+        ? [vscode.l10n.t('of {0}', oneLine(lineage.base.name, 60))]
+        : []),
     formatParameters(model.parameters),
     formatBytes(model.bytes),
     ...(main ? [main.dtype] : []),
@@ -239,9 +248,10 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
   if (!model) {
     return tooltip(folder, []);
   }
+  const quantized = model.lineage?.quantization?.result;
   const healing = model.lineage?.healing?.at(-1)?.result;
   // What was measured together is on one text.
-  const result = healing?.healed ? healing : model.lineage && { ...model.lineage.result, healed: undefined };
+  const result = healing?.healed ? healing : model.lineage?.result && { ...model.lineage.result, healed: undefined };
   return tooltip(model.name, [
     [vscode.l10n.t('Folder'), shortPath(folder)],
     ...(model.architecture ? [[vscode.l10n.t('Architecture'), model.architecture] as const] : []),
@@ -250,8 +260,17 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
     [vscode.l10n.t('Types'), model.dtypes.map(({ dtype, bytes }) => `${dtype} ${formatPercent(bytes / Math.max(1, model.bytes))}`).join(', ')],
     [vscode.l10n.t('Blocks'), String(model.blocks.length)],
     ...(model.lineage ? [[vscode.l10n.t('Made from'), model.lineage.base.name] as const] : []),
+    ...(quantized
+      ? [
+          [vscode.l10n.t('Precision'), vscode.l10n.t('{0} bits in what was quantized, {1} for a parameter of the original', quantized.layer_bits.toFixed(2), quantized.bits_per_parameter.toFixed(2))] as const,
+          [vscode.l10n.t('In memory'), vscode.l10n.t('{0} when it was checked', formatBytes(quantized.memory))] as const,
+        ]
+      : []),
     ...healedLines(model),
-    ...(result?.original && result.compressed
+    ...(quantized?.original && quantized.quantized
+      ? [[vscode.l10n.t('Perplexity'), `${perplexity(quantized.original)} → ${perplexity(quantized.quantized)}`] as const]
+      : []),
+    ...(result?.original && result.compressed && !quantized
       ? [[vscode.l10n.t('Perplexity'), [result.original, result.compressed, ...(result.healed ? [result.healed] : [])].map(perplexity).join(' → ')] as const]
       : []),
     ...(model.needsCode ? [vscode.l10n.t('This model needs its own Python code; a run asks before it uses it.')] : []),

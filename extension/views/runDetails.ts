@@ -1,8 +1,9 @@
 /** What stands below a run in the Runs view: its figures, as far as they are known. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Evaluation, HealResult, LayerFigures, TensorizeResult } from '../protocol/types.ts';
+import type { Evaluation, HealResult, LayerFigures, QuantizedLayer, QuantizeResult, SchemeChoice, TensorizeResult } from '../protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
+import type { RunSummary } from '../runs/fold.ts';
 import { errorOf, type Run, type RunKind } from '../runs/run.ts';
 import { healFigures } from './healDetails.ts';
 import { formatMeasured, formatShare } from './measured.ts';
@@ -31,6 +32,7 @@ export function runDetails(run: Run): readonly Detail[] {
     ...profileFigures(run),
     ...healFigures(run),
     ...layers(run),
+    ...quantizedLayers(run),
     ...(run.request && 'model' in run.request
       ? [plain('model', vscode.l10n.t('Model'), shortPath(path.resolve(run.directory, run.request.model)), 'package')]
       : []),
@@ -105,14 +107,27 @@ function figures(run: Run): Detail[] {
   if (benchmark.length > 0) {
     found.push(plain('tasks', vscode.l10n.t('Tasks done'), String(benchmark.reduce((sum, model) => sum + (model.tasks?.length ?? 0), 0)), 'checklist'));
   }
-  const made = result?.kind === 'tensorize' || result?.kind === 'heal' ? result : undefined;
-  const { original, compressed, healed } = { ...summary.evaluations, ...measuredBy(made) };
+  if (result?.kind === 'quantize') {
+    found.push(
+      plain('size', vscode.l10n.t('Size'), `${formatBytes(result.original_bytes)} → ${formatBytes(result.bytes)} (${formatShare(result.bytes / result.original_bytes)})`, 'database'),
+      {
+        ...plain('bits', vscode.l10n.t('Bits'), vscode.l10n.t('{0} a parameter · {1} in what was quantized', result.bits_per_parameter.toFixed(2), result.layer_bits.toFixed(2)), 'symbol-numeric'),
+        full: vscode.l10n.t('{0} stay as they were: embedding, head, norms and all that was not chosen.', formatBytes(result.unquantized_bytes)),
+      },
+      plain('memory', vscode.l10n.t('In memory'), vscode.l10n.t('{0} when it was loaded and checked', formatBytes(result.memory)), 'dashboard'),
+    );
+  }
+  const made = result?.kind === 'tensorize' || result?.kind === 'heal' || result?.kind === 'quantize' ? result : undefined;
+  const { original, compressed, healed, quantized } = { ...summary.evaluations, ...measuredBy(made) };
   const only = result?.kind === 'perplexity' || result?.kind === 'sample-model' ? result.evaluation : undefined;
   if (original) {
     found.push(...evaluation('original', vscode.l10n.t('Original'), original));
   }
   if (compressed) {
     found.push(...evaluation('compressed', vscode.l10n.t('Compressed'), compressed));
+  }
+  if (quantized) {
+    found.push(...evaluation('quantized', vscode.l10n.t('Quantized'), quantized));
   }
   if (healed) {
     found.push(...evaluation('healed', vscode.l10n.t('Healed'), healed));
@@ -136,7 +151,10 @@ function figures(run: Run): Detail[] {
 }
 
 /** What a result has of the models, without what it lacks. */
-function measuredBy(made: TensorizeResult | HealResult | undefined): { readonly original?: Evaluation; readonly compressed?: Evaluation; readonly healed?: Evaluation } {
+function measuredBy(made: TensorizeResult | HealResult | QuantizeResult | undefined): RunSummary['evaluations'] {
+  if (made?.kind === 'quantize') {
+    return { ...(made.original && { original: made.original }), ...(made.quantized && { quantized: made.quantized }) };
+  }
   const healed = made?.kind === 'heal' ? made.healed : undefined;
   return { ...(made?.original && { original: made.original }), ...(made?.compressed && { compressed: made.compressed }), ...(healed && { healed }) };
 }
@@ -179,6 +197,44 @@ function layerDetail(layer: LayerFigures): Detail {
       vscode.l10n.t('Took {0}', formatDuration(layer.seconds)),
     ].join('\n\n'),
   };
+}
+
+/** What each layer became, the costliest first, and what the next larger and the next smaller way would have been. */
+function quantizedLayers(run: Run): Detail[] {
+  const all = run.result?.kind === 'quantize' ? run.result.layers : run.summary.quantized;
+  if (all.length === 0) {
+    return [];
+  }
+  const bits = (8 * all.reduce((sum, layer) => sum + layer.bytes, 0)) / all.reduce((sum, layer) => sum + layer.parameters, 0);
+  const label = all.length === 1 ? vscode.l10n.t('1 weight in fewer bits') : vscode.l10n.t('{0} weights in fewer bits', all.length);
+  const sorted = all.toSorted((a, b) => (b.loss ?? 0) - (a.loss ?? 0));
+  return [{ ...plain('quantized', label, vscode.l10n.t('{0} bits', bits.toFixed(2)), 'symbol-numeric'), children: sorted.map(quantizedDetail) }];
+}
+
+function quantizedDetail(layer: QuantizedLayer): Detail {
+  const bits = (8 * layer.bytes) / layer.parameters;
+  const loss = typeof layer.loss === 'number' ? [vscode.l10n.t('+{0} nats', formatNumber(layer.loss))] : [];
+  const beside = (choice: SchemeChoice, text: (name: string, bytes: string, nats: string) => string): string =>
+    text(schemeText(choice), formatBytes(Math.abs(choice.bytes - layer.bytes)), formatNumber(Math.abs(choice.loss - (layer.loss ?? 0))));
+  return {
+    ...plain(`quantized.${layer.name}`, layer.name, [layer.protected ? vscode.l10n.t('8 bits, protected') : schemeText(layer), vscode.l10n.t('{0} bits', bits.toFixed(2)), ...loss].join(' · '), 'symbol-numeric'),
+    full: [
+      vscode.l10n.t('{0} instead of {1}; error {2} of the weight’s norm.', formatBytes(layer.bytes), formatBytes(layer.original_bytes), formatPercent(layer.relative_error)),
+      ...(loss.length > 0 ? [vscode.l10n.t('Predicted to raise the loss by {0} nats a token.', formatNumber(layer.loss ?? 0))] : []),
+      ...(layer.larger ? [beside(layer.larger, (name, bytes, nats) => vscode.l10n.t('Not {0}: {1} more for {2} nats.', name, bytes, nats))] : []),
+      ...(layer.smaller ? [beside(layer.smaller, (name, bytes, nats) => vscode.l10n.t('Not {0}: {1} less would cost {2} nats more.', name, bytes, nats))] : []),
+      ...(layer.protected ? [vscode.l10n.t('In as few bits as the others it would have cost far more than they do.')] : []),
+      vscode.l10n.t('Took {0}', formatDuration(layer.seconds)),
+    ].join('\n\n'),
+  };
+}
+
+/** `compensated-3 + rank 8`, `low-rank-4, rank 96`, `nf4`. */
+function schemeText({ scheme, rank = 0 }: Pick<SchemeChoice, 'scheme' | 'rank'>): string {
+  if (rank === 0) {
+    return scheme;
+  }
+  return scheme.startsWith('low-rank') ? vscode.l10n.t('{0}, rank {1}', scheme, rank) : vscode.l10n.t('{0} + rank {1}', scheme, rank);
 }
 
 function machine(run: Run): Detail[] {

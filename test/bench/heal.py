@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+
 from bondwise import mpo
 from bondwise.checkpoint import open_checkpoint
 from bondwise.heal_loss import mixed_loss
@@ -34,8 +35,9 @@ from bondwise.replay import layer_module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bondwise.modelmap import Layer
     from transformers import PreTrainedModel
+
+    from bondwise.modelmap import Layer
 
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
@@ -71,11 +73,7 @@ class Times(NamedTuple):
 
 
 def chosen() -> list[Layer]:
-    return [
-        layer
-        for layer in map_model(open_checkpoint(MODEL)).layers
-        if layer.block >= 4 and layer.name.rsplit(".", 1)[-1] in PARTS
-    ]
+    return [layer for layer in map_model(open_checkpoint(MODEL)).layers if layer.block >= 4 and layer.name.rsplit(".", 1)[-1] in PARTS]
 
 
 def prepared(way: str) -> Trained:
@@ -88,9 +86,7 @@ def prepared(way: str) -> Trained:
             module.requires_grad_(requires_grad=True)
         elif way != "all":
             out, into = layer.shape
-            outs, ins = mpo.layer_modes(
-                out, into, "low-rank" if sites == "low-rank" else int(sites)
-            )
+            outs, ins = mpo.layer_modes(out, into, "low-rank" if sites == "low-rank" else int(sites))
             made = MPOLinear(
                 into,
                 out,
@@ -154,10 +150,7 @@ def bench() -> list[dict[str, float | str | int]]:
                 "what": way,
                 "trained_parameters": ways[way].parameters,
                 "tokens_per_second": round(BATCH * LENGTH / times.all),
-                **{
-                    f"{name}_ms": round(1000 * value)
-                    for name, value in times._asdict().items()
-                },
+                **{f"{name}_ms": round(1000 * value) for name, value in times._asdict().items()},
                 "times": round(first.all / times.all, 2),
             }
         )

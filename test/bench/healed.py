@@ -1,10 +1,10 @@
 """How much of what compression cost a healing wins back: perplexity of the original, compressed and healed model on two texts.
 
-SmolLM2-135M-Instruct as `npm start` makes it. `p50`: q, k, v, o, gate and up of blocks 4–29 at half their parameters; `l80`, `l60`: what the
-planner may compress, so that all layers together keep 80 and 60%. Method `fisher`, sizes by predicted loss, calibrated on 16 sequences of 512
-tokens of WikiText-2's training text (the built-in text where BONDWISE_TEST_DATA has none). Healed on that text and the built-in one, measured
-on other sections of both, eight sequences of 512 tokens each; `won_back` is the part of the lost log-perplexity. A budget is in tokens: as
-many as a quiet machine takes in 5, 10 and 20 minutes, by its `tokens_per_second`.
+SmolLM2-135M-Instruct as `npm start` makes it. `p50`: q, k, v, o, gate and up of blocks 4–29 at half their parameters; `l80`, `l60`: what
+the planner may compress, so that all layers together keep 80 and 60%. Method `fisher`, sizes by predicted loss, calibrated on 16 sequences
+of 512 tokens of WikiText-2's training text (the built-in text where BONDWISE_TEST_DATA has none). Healed on that text and the built-in
+one, measured on other sections of both, eight sequences of 512 tokens each; `won_back` is the part of the lost log-perplexity. A budget
+is in tokens: as many as a quiet machine takes in 5, 10 and 20 minutes, by its `tokens_per_second`.
 
 It takes hours. All that is made lies under BONDWISE_HOME/bench/healed, and when it is killed it goes on from there. BONDWISE_BENCH_STARTS,
 _TOKENS (numbers), _DISTILL (shares) and _RATE make other rows.
@@ -18,7 +18,6 @@ import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise.allocate import Candidate, Problem, Target, choose, sweep
@@ -32,20 +31,17 @@ from bondwise.schema import Budget
 from bondwise.text import token_sequences
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bondwise.modelmap import Layer
 
 DATA = os.environ.get("BONDWISE_TEST_DATA")
 MODEL = bondwise_home() / "demo" / "SmolLM2-135M-Instruct"
 MADE = bondwise_home() / "bench" / "healed"
 TEXT = f"{DATA}/wikitext2/train_2mb.txt" if DATA else "builtin"
-MEASURED = {"documentation": "builtin"} | (
-    {"wikitext": f"{DATA}/wikitext2/test.txt"} if DATA else {}
-)
+MEASURED = {"documentation": "builtin"} | ({"wikitext": f"{DATA}/wikitext2/test.txt"} if DATA else {})
 STARTS = os.environ.get("BONDWISE_BENCH_STARTS", "p50 l80 l60").split()
-BUDGETS = [
-    int(tokens)
-    for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "98304 196608 393216").split()
-]
+BUDGETS = [int(tokens) for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "98304 196608 393216").split()]
 SHARES = os.environ.get("BONDWISE_BENCH_DISTILL", "0.5 0").split()
 RATE = os.environ.get("BONDWISE_BENCH_RATE", "1e-3")
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
@@ -53,26 +49,16 @@ LENGTH, BATCH, VALIDATIONS = 256, 4, 4
 
 
 def engine(*arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "bondwise", *arguments], check=True, stdout=sys.stderr
-    )
+    subprocess.run([sys.executable, "-m", "bondwise", *arguments], check=True, stdout=sys.stderr)
 
 
 def layers_of(start: str) -> tuple[list[Layer], float]:
     """Which layers, and what part of their parameters stays."""
     every = map_model(open_checkpoint(MODEL)).layers
     first = 4 if start == "p50" else 1
-    some = [
-        layer
-        for layer in every
-        if layer.block >= first and layer.name.rsplit(".", 1)[-1] in PARTS
-    ]
-    whole, theirs = (
-        sum(layer.weight_parameters for layer in found) for found in (every, some)
-    )
-    return some, 0.5 if start == "p50" else 1 - (
-        1 - int(start[1:]) / 100
-    ) * whole / theirs
+    some = [layer for layer in every if layer.block >= first and layer.name.rsplit(".", 1)[-1] in PARTS]
+    whole, theirs = (sum(layer.weight_parameters for layer in found) for found in (every, some))
+    return some, 0.5 if start == "p50" else 1 - (1 - int(start[1:]) / 100) * whole / theirs
 
 
 def compressed(start: str) -> Path:
@@ -92,9 +78,7 @@ def compressed(start: str) -> Path:
         "--run",
         str(MADE / "profile"),
     )
-    curves = {
-        curve["layer"]: curve for curve in json.loads(profile.read_text())["curves"]
-    }
+    curves = {curve["layer"]: curve for curve in json.loads(profile.read_text())["curves"]}
     some, keep = layers_of(start)
     candidates: list[Candidate] = []
     for layer in some:
@@ -106,17 +90,11 @@ def compressed(start: str) -> Path:
         candidates.append(
             Candidate(
                 layer,
-                tuple(
-                    Point(*row, 0.0, 0.0)
-                    for row in rows
-                    if row[1] < layer.weight_parameters
-                ),
+                tuple(Point(*row, 0.0, 0.0) for row in rows if row[1] < layer.weight_parameters),
             )
         )
     total = sum(layer.weight_parameters for layer in some)
-    problem = Problem(
-        parameters=total, bytes=2 * total, baseline=None, candidates=tuple(candidates)
-    )
+    problem = Problem(parameters=total, bytes=2 * total, baseline=None, candidates=tuple(candidates))
     state = choose(
         problem,
         sweep(problem),
@@ -153,18 +131,8 @@ def measured(folder: Path) -> dict[str, float]:
     kept = MADE / f"{folder.name}.perplexity.json"
     if not kept.is_file():
         tokenizer, model = load_tokenizer(MODEL), load_model(folder)
-        texts = {
-            name: token_sequences(
-                tokenizer, text, "evaluation", length=512, sequences=8, seed=0
-            )
-            for name, text in MEASURED.items()
-        }
-        found = {
-            name: math.exp(
-                statistics.fmean(float(score(model, row).losses.mean()) for row in ids)
-            )
-            for name, ids in texts.items()
-        }
+        texts = {name: token_sequences(tokenizer, text, "evaluation", length=512, sequences=8, seed=0) for name, text in MEASURED.items()}
+        found = {name: math.exp(statistics.fmean(float(score(model, row).losses.mean()) for row in ids)) for name, ids in texts.items()}
         kept.write_text(json.dumps(found))
     return json.loads(kept.read_text())
 
@@ -173,11 +141,7 @@ def healed(start: str, tokens: int, distill: str) -> Path:
     """The folder, made once. A run that was stopped goes on."""
     made, run = (MADE / f"{start}-{tokens}-{distill}{what}" for what in ("", ".run"))
     if not made.is_dir():
-        sources = [
-            argument
-            for data in dict.fromkeys([TEXT, "builtin"])
-            for argument in ("--data", data)
-        ]
+        sources = [argument for data in dict.fromkeys([TEXT, "builtin"]) for argument in ("--data", data)]
         shape = [
             "--length",
             str(LENGTH),
@@ -205,15 +169,8 @@ def healed(start: str, tokens: int, distill: str) -> Path:
 
 def speed(start: str, tokens: int, distill: str) -> float:
     """The fastest stretch between two told steps."""
-    events = [
-        json.loads(line)
-        for line in (MADE / f"{start}-{tokens}-{distill}.run" / "events.ndjson")
-        .read_text()
-        .splitlines()
-    ]
-    return max(
-        event["tokens_per_second"] for event in events if event["type"] == "heal-step"
-    )
+    events = [json.loads(line) for line in (MADE / f"{start}-{tokens}-{distill}.run" / "events.ndjson").read_text().splitlines()]
+    return max(event["tokens_per_second"] for event in events if event["type"] == "heal-step")
 
 
 def bench() -> list[dict[str, Any]]:
@@ -221,22 +178,17 @@ def bench() -> list[dict[str, Any]]:
     original = measured(MODEL)
     rows: list[dict[str, Any]] = []
 
-    def row(
-        start: str, tokens: int, distill: str, folder: Path, before: dict[str, float]
-    ) -> None:
+    def row(start: str, tokens: int, distill: str, folder: Path, before: dict[str, float]) -> None:
         found = measured(folder)
         new: dict[str, Any] = {"start": start, "tokens": tokens, "distill": distill}
         for name, perplexity in found.items():
             new[f"{name}_perplexity"] = round(perplexity, 2)
             new[f"{name}_times"] = round(perplexity / original[name], 2)
             new[f"{name}_won_back"] = round(
-                math.log(before[name] / perplexity)
-                / math.log(before[name] / original[name]),
+                math.log(before[name] / perplexity) / math.log(before[name] / original[name]),
                 3,
             )
-        new["tokens_per_second"] = (
-            round(speed(start, tokens, distill)) if tokens else None
-        )
+        new["tokens_per_second"] = round(speed(start, tokens, distill)) if tokens else None
         print(f"healed {new}", file=sys.stderr, flush=True)
         rows.append(new)
 

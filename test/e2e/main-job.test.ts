@@ -82,7 +82,7 @@ void test('Compare With Original shows both', async () => {
 
 void test('the new folder runs in plain transformers and writes the same text', async () => {
   const lineage: unknown = JSON.parse(await readFile(path.join(output, 'bondwise.json'), 'utf8'));
-  assert.ok(isLineage(lineage));
+  assert.ok(isLineage(lineage) && lineage.result);
   const { compressed, original } = lineage.result;
   assert.ok(compressed && original);
   assert.ok(compressed.perplexity < 1.2 * original.perplexity, `perplexity ${original.perplexity} → ${compressed.perplexity}`);

@@ -112,7 +112,7 @@ void test('Plan Compression… fills a plan to 80%, which is laid over the heatm
   await window.type('planned');
   await window.tab('planned.bondwise.json').waitFor({ timeout: 60_000 });
   const plan: unknown = JSON.parse(await readFile(path.join(session.folder, 'planned.bondwise.json'), 'utf8'));
-  assert.ok(isPlanFile(plan) && plan.predicted);
+  assert.ok(isPlanFile(plan) && plan.predicted && plan.tensorize);
   assert.ok(plan.tensorize.length > 20, 'a rule for each layer that is compressed');
   await window.shot('plan-file-dark');
 });
@@ -123,9 +123,9 @@ void test('Run Plan makes the planned model, and shows predicted beside measured
   const run = async (): Promise<string> => [...(await readRuns(session.folder)).entries()].find(([name]) => name.includes('-tensorize-'))?.[1].state ?? '';
   await eventually(async () => (await run()) === 'done', runTimeout, 'the plan is done');
   const plan: unknown = JSON.parse(await readFile(path.join(session.folder, 'planned.bondwise.json'), 'utf8'));
-  assert.ok(isPlanFile(plan));
+  assert.ok(isPlanFile(plan) && plan.tensorize);
   const lineage: unknown = JSON.parse(await readFile(path.join(session.folder, plan.output, 'bondwise.json'), 'utf8'));
-  assert.ok(isLineage(lineage));
+  assert.ok(isLineage(lineage) && lineage.result);
   const { parameters, original_parameters } = lineage.result;
   assert.ok(parameters <= 0.8 * original_parameters && parameters > 0.78 * original_parameters, `${parameters} of ${original_parameters} parameters`);
   assert.equal(parameters, plan.predicted?.parameters);

@@ -260,7 +260,7 @@ def test_another_method_than_was_measured_takes_its_own_curve_and_is_unsure() ->
         for name in "abcde"
     ]
     cells = [cell(name, 1, ratio, 1e-9) for name, ratio in zip("abcde", [1.0, 2.0, 3.0, 8.0, 16.0], strict=True)]
-    expected: dict[Method, list[float]] = {"input": [2.4, 1.2], "fisher": [0.8, 0.4], "sequential": [0.8, 0.4]}
+    expected: dict[Method, list[float]] = {"input": [1.8, 0.9], "fisher": [0.6, 0.3], "sequential": [0.6, 0.3]}
     for method, losses in expected.items():
         found = _table(curves, cells, method)
         assert all([point.loss for point in points] == pytest.approx(losses) for points in found.values())

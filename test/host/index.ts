@@ -8,6 +8,7 @@ export async function run(): Promise<void> {
   await import('./manifest.test.ts');
   await import('./models.test.ts');
   await import('./tensorize.test.ts');
+  await import('./quantize.test.ts');
   await import('./runs.test.ts');
   await import('./consent.test.ts');
   await import('./panels.test.ts');

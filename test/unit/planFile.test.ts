@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import type { Layer, Model } from '../../extension/checkpoint/index.ts';
 import { pointAt, parseBudget } from '../../extension/plan/budget.ts';
 import { fillPlan } from '../../extension/plan/editPlan.ts';
-import { Plan, PlanError } from '../../extension/plan/planFile.ts';
+import { Plan, PlanError, type PlanContent } from '../../extension/plan/planFile.ts';
 import type { ExchangePoint, PlanFile, TensorizeRule } from '../../extension/protocol/types.ts';
 
 function layer(name: string, other: Partial<Layer> = {}): Layer {
@@ -92,7 +92,7 @@ const rule = (name: string, chi: number): TensorizeRule => ({ layers: [name], ch
 const budget = { profile: 'm.sensitivity.json', target: '60%', exclude: ['*.down'], floor: 0.1, ceiling: 0.95 };
 const predicted = { parameters: 10, bytes: 20, loss: 0.5, loss_error: 0.1 };
 
-function read(text: string): PlanFile {
+function read(text: string): PlanContent {
   return new Plan(text, 'p').file;
 }
 
@@ -164,7 +164,7 @@ describe('filling a plan that is there', () => {
       const errors: ParseError[] = [];
       const value = parse(filled, errors, { allowTrailingComma: true }) as PlanFile;
       expect(errors).toEqual([]);
-      expect(value.tensorize.map(({ layers: names, chi }) => [names[0], chi])).toEqual(wanted.map(({ layers: names, chi }) => [names[0], chi]));
+      expect(value.tensorize?.map(({ layers: names, chi }) => [names[0], chi])).toEqual(wanted.map(({ layers: names, chi }) => [names[0], chi]));
       expect([value.model, value.output, value.budget, value.predicted, value.evaluate]).toEqual(['../m', 'out', budget, predicted, { length: 64 }]);
       const kept = wanted.some(({ layers: [name] }) => name === 'b.0.q') && wanted[1]?.layers[0] !== 'b.0.q';
       expect(comments(filled).filter(comment => comment !== '/* tight */')).toEqual(comments(text).filter(comment => comment !== '/* tight */'));
@@ -180,7 +180,7 @@ describe('filling a plan that is there', () => {
     const last = fillPlan('{"tensorize":[ { "layers": ["a"], "chi": 1 } ], "model":"m","output":"o"}', { budget, predicted, tensorize: [rule('a', 3)] });
     expect(read(last).predicted).toEqual(predicted);
     const without = fillPlan(filled, { budget: null, predicted: null, tensorize: [rule('a', 3)] });
-    expect(Object.keys(read(without))).toEqual(['model', 'output', 'tensorize']);
+    expect(Object.keys(read(without))).toEqual(['model', 'output', 'tensorize', 'quantize']);
   });
 
   test('another method is another rule, and a calibration text that is there stays', () => {
@@ -266,10 +266,38 @@ describe('the schema that VS Code checks a plan by', () => {
   });
 
   test('takes what the engine takes, and points at the rest', () => {
-    expect(valid(read(PLAN))).toBe(true);
-    expect(valid({ ...read(PLAN), budget, predicted, evaluate: { length: 64 }, version: 1 })).toBe(true);
-    for (const wrong of [{ ...read(PLAN), tensorize: [] }, { ...read(PLAN), tensorize: [{ layers: ['a'] }] }, { ...read(PLAN), tensorize: [{ layers: ['a'], chi: 1, keep: 0.5 }] }, { ...read(PLAN), more: 1 }]) {
+    const { quantize, ...whole } = read(PLAN);
+    expect(quantize).toEqual([]);
+    expect(valid(whole)).toBe(true);
+    expect(valid({ ...whole, budget, predicted, evaluate: { length: 64 }, version: 1 })).toBe(true);
+    for (const wrong of [{ ...whole, tensorize: [] }, { ...whole, tensorize: [{ layers: ['a'] }] }, { ...whole, tensorize: [{ layers: ['a'], chi: 1, keep: 0.5 }] }, { ...whole, more: 1 }]) {
       expect(valid(wrong)).toBe(false);
     }
+  });
+});
+
+describe('a plan that quantizes', () => {
+  const text = (rules: string) => `{ "model": "m", "output": "o",\n  "quantize": [${rules}] }`;
+
+  test('names its layers, and leaves cores and head to the engine', () => {
+    const plan = new Plan(text('{ "layers": ["*.q_proj"], "scheme": "compensated-3", "rank": 8 },\n{ "layers": ["*.cores.*", "lm_head"], "scheme": "int8" }'), 'a.bondwise.json');
+    const layer = { name: 'b.0.q_proj', shape: [4, 4], state: 'dense' };
+    const model = { blocks: [{ layers: [layer] }] } as unknown as Parameters<typeof plan.quantizedIn>[0];
+    expect(plan.quantizedIn(model).map(own => own.map(({ name }) => name))).toEqual([['b.0.q_proj'], []]);
+    expect(plan.file.tensorize).toEqual([]);
+  });
+
+  test.each([
+    ['{ "layers": ["*"], "scheme": "low-rank-4" }', /low-rank-4 and no rank/],
+    ['{ "layers": ["*"], "scheme": "nf4", "rank": 3 }', /which nf4 does not take/],
+    ['{ "layers": ["*"], "scheme": "nf5" }', /scheme/],
+    ['', /quantize must NOT have fewer than 1 items/],
+  ])('with a mistake: %s', (rules, message) => {
+    expect(() => new Plan(text(rules), 'a.bondwise.json')).toThrow(message);
+  });
+
+  test('and tensorizes takes a plan for each', () => {
+    const both = '{ "model": "m", "output": "o", "tensorize": [{ "layers": ["*"], "chi": 1 }],\n "quantize": [{ "layers": ["*"], "scheme": "nf4" }] }';
+    expect(() => new Plan(both, 'a.bondwise.json')).toThrow(/a\.bondwise\.json:2: .*under tensorize and under quantize/);
   });
 });

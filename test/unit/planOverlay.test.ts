@@ -6,7 +6,7 @@ import { curve, profileLayers, sensitivity } from './profiles.ts';
 const layers = profileLayers(2);
 const profile = sensitivity({ layers, curves: layers.map(layer => curve(layer, 1)) });
 const names = (pattern: RegExp) => layers.map(({ name }) => name).filter(name => pattern.test(name));
-const plan = (...tensorize: PlanFile['tensorize']): PlanFile => ({ model: '../base', output: 'out', tensorize });
+const plan = (...tensorize: NonNullable<PlanFile['tensorize']>): PlanFile => ({ model: '../base', output: 'out', tensorize });
 
 describe('a plan is for a profile', () => {
   const there = { file: '/work/base.sensitivity.json', folder: '/models/base' };

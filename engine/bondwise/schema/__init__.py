@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Sites, Strict
+from bondwise.schema.base import SCHEMA_VERSION, LayerGroup, LayerState, Method, Predicted, Record, Scheme, Sites, Strict
 from bondwise.schema.benchmark import (
     Benchmark,
     BenchmarkModel,
@@ -21,7 +21,7 @@ from bondwise.schema.benchmark import (
     TextSample,
     Timing,
 )
-from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection
+from bondwise.schema.checkpoint import Healing, Lineage, MPOLayer, MPOSection, PackedLayer, Quantization
 from bondwise.schema.command_line import (
     BlockInfo,
     DeviceInfo,
@@ -63,6 +63,7 @@ from bondwise.schema.requests import (
     METHOD_HELP,
     PAPER_TASKS,
     REFIT_HELP,
+    SCHEME_HELP,
     BenchmarkOptions,
     BenchmarkRequest,
     CalibrationOptions,
@@ -77,6 +78,10 @@ from bondwise.schema.requests import (
     PerplexityRequest,
     ProfileOptions,
     ProfileRequest,
+    QuantizeBudget,
+    QuantizeOptions,
+    QuantizeRequest,
+    QuantizeRule,
     RunRequest,
     SampleModelOptions,
     SampleModelRequest,
@@ -94,8 +99,11 @@ from bondwise.schema.results import (
     LayerFigures,
     PerplexityResult,
     ProfileResult,
+    QuantizedLayer,
+    QuantizeResult,
     RunResult,
     SampleModelResult,
+    SchemeChoice,
     TensorizeResult,
 )
 from bondwise.schema.runs import (
@@ -117,6 +125,7 @@ from bondwise.schema.runs import (
     ProcessIdentity,
     ProfileEvent,
     Progress,
+    QuantizedEvent,
     RankStatus,
     RunEvent,
     RunState,
@@ -143,6 +152,7 @@ __all__ = [
     "REFIT_HELP",
     "ROOTS",
     "SCHEMA_VERSION",
+    "SCHEME_HELP",
     "BaseModelRef",
     "BaselineEvent",
     "Benchmark",
@@ -214,6 +224,7 @@ __all__ = [
     "MPOSection",
     "Method",
     "NamedTask",
+    "PackedLayer",
     "Perplexity",
     "PerplexityOptions",
     "PerplexityRequest",
@@ -233,6 +244,14 @@ __all__ = [
     "ProfileRequest",
     "ProfileResult",
     "Progress",
+    "Quantization",
+    "QuantizeBudget",
+    "QuantizeOptions",
+    "QuantizeRequest",
+    "QuantizeResult",
+    "QuantizeRule",
+    "QuantizedEvent",
+    "QuantizedLayer",
     "RankStatus",
     "ReadProfileInput",
     "Record",
@@ -247,6 +266,8 @@ __all__ = [
     "SampleModelOptions",
     "SampleModelRequest",
     "SampleModelResult",
+    "Scheme",
+    "SchemeChoice",
     "Sensitivity",
     "Sites",
     "SpectrumMark",

@@ -34,6 +34,23 @@ Method = Literal["plain", "input", "fisher", "sequential"]
 """How cores are found."""
 
 
+Scheme = Literal[
+    "int8",
+    "nf4",
+    "nf4-double",
+    "float16",
+    "compensated-8",
+    "compensated-4",
+    "compensated-3",
+    "compensated-2",
+    "low-rank-16",
+    "low-rank-8",
+    "low-rank-4",
+]
+"""How a weight is stored in fewer bits. `int8`, `nf4` and `nf4-double` (its scales quantized too) are bitsandbytes'; `compensated-N` are N
+bits, rounded so that what the layer does on a calibration text changes least; `low-rank-N` two thin matrices of N bits."""
+
+
 class Predicted(Record):
     """What the planner expects of the whole model."""
 

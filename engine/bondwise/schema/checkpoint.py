@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bondwise.schema.base import Record
 from bondwise.schema.profile import BaseModelRef
-from bondwise.schema.results import HealResult, TensorizeResult
+from bondwise.schema.results import HealResult, QuantizeResult, TensorizeResult
 
 
 class MPOLayer(Record):
@@ -22,6 +22,19 @@ class MPOLayer(Record):
     bias: bool
 
 
+class PackedLayer(Record):
+    """One layer, or core of one, in the `mpo.packed` section: a matrix of `bits`, two thin ones of `rank_bits`, or both."""
+
+    out_features: int
+    in_features: int
+    bias: bool
+    bits: Annotated[int, Field(description="2, 3, 4 or 8; 0: no matrix.")]
+    ordered: Annotated[bool, Field(description="The columns of the matrix are stored in another order.")] = False
+    rank: Annotated[int, Field(description="0: no thin matrices.")] = 0
+    rank_bits: int = 0
+    scheme: Annotated[str, Field(description="What made it; for people.")]
+
+
 class MPOSection(Record):
     """The `mpo` key of a compressed checkpoint's `config.json`."""
 
@@ -32,6 +45,7 @@ class MPOSection(Record):
         dict[str, str] | None, Field(description="The original model's classes in the folder's own Python files; null: in transformers.")
     ] = None
     layers: dict[str, MPOLayer]
+    packed: Annotated[dict[str, PackedLayer], Field(description="Layers, and cores of layers, that are stored in few bits.")] = {}
 
 
 class Healing(Record):
@@ -43,6 +57,16 @@ class Healing(Record):
     result: HealResult
 
 
+class Quantization(Record):
+    """How a folder was quantized (`bondwise.json`)."""
+
+    engine: str
+    created: str
+    source: Annotated[BaseModelRef, Field(description="The folder that was quantized.")]
+    request: Annotated[dict[str, Any], Field(description="The options of the run.")]
+    result: QuantizeResult
+
+
 class Lineage(Record):
     """`bondwise.json` in a compressed checkpoint: where it comes from and what was measured."""
 
@@ -50,6 +74,7 @@ class Lineage(Record):
     engine: str
     created: str
     base: BaseModelRef
-    request: Annotated[dict[str, Any], Field(description="The options of the run that made it.")]
-    result: TensorizeResult
+    request: Annotated[dict[str, Any], Field(description="The options of the run that tensorized it; empty where none did.")] = {}
+    result: Annotated[TensorizeResult | None, Field(description="Of that run; null where the folder was only quantized.")] = None
     healing: Annotated[list[Healing], Field(description="What was trained afterwards, the latest last.")] = []
+    quantization: Annotated[Quantization | None, Field(description="What was quantized, after all healing.")] = None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from bondwise.schema.base import Method, Predicted, Record, Strict
-from bondwise.schema.requests import METHOD_HELP, REFIT_HELP, CalibrationOptions, EvaluateOptions, HealSettings, TensorizeRule
+from bondwise.schema.requests import METHOD_HELP, REFIT_HELP, CalibrationOptions, EvaluateOptions, HealSettings, QuantizeRule, TensorizeRule
 
 
 class Budget(Strict):
@@ -39,11 +39,26 @@ class PlanFile(Strict):
     tensorize: Annotated[
         list[TensorizeRule],
         Field(min_length=1, description="Which layers become MPOs and how; a layer belongs to the first rule that matches."),
-    ]
+    ] = []
+    quantize: Annotated[
+        list[QuantizeRule],
+        Field(
+            min_length=1,
+            description="In place of `tensorize`: which layers are stored in fewer bits and how; the first rule that matches counts.",
+        ),
+    ] = []
     calibration: Annotated[CalibrationOptions, Field(description="The text for all methods but `plain`.")] | None = None
     refit: Annotated[list[str], Field(description=REFIT_HELP)] | None = None
     heal: Annotated[PlanHeal, Field(description="How the compressed model is trained; leave it out to stop there.")] | None = None
     evaluate: Annotated[EvaluateOptions, Field(description="How the models are measured; leave it out to measure nothing.")] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PlanFile:
+        if bool(self.tensorize) == bool(self.quantize):
+            raise ValueError("give rules under tensorize or under quantize; a model that shall have both takes a plan for each")
+        if self.quantize and self.heal is not None:
+            raise ValueError("what is quantized cannot be healed: heal first, and quantize by a plan of its own")
+        return self
 
 
 class ExchangePoint(Record):

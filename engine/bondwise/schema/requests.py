@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bondwise.schema.base import Method, Predicted, Sites, Strict
+from bondwise.schema.base import Method, Predicted, Scheme, Sites, Strict
 
 METHOD_HELP = (
     "How the cores are found: from the weight alone (`plain`), weighted by the layer's inputs on a calibration text (`input`), or by its "
@@ -86,6 +86,67 @@ class TensorizeOptions(Strict):
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+
+SCHEME_HELP = (
+    "`int8`, `nf4` and `nf4-double` of bitsandbytes, `float16`, `compensated-4`, `-3` or `-2` (bits, rounded so that what the layer does "
+    "on a calibration text changes least), or `low-rank-16`, `-8` or `-4` (two thin matrices of as many bits)."
+)
+
+
+class QuantizeRule(Strict):
+    """Which layers are stored in fewer bits and how. Later rules do not touch what an earlier rule matched."""
+
+    layers: Annotated[
+        list[str],
+        Field(description="Exact names, globs, or `re:` patterns of layers, or of cores, such as `*.cores.*`; or the head's name."),
+    ]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those: names, globs or `re:` patterns.")] = []
+    scheme: Annotated[Scheme, Field(description=SCHEME_HELP)]
+    rank: (
+        Annotated[
+            int,
+            Field(ge=1, description="Of `low-rank-N`; with `compensated-N` that of two thin matrices that give back what rounding lost."),
+        ]
+        | None
+    ) = None
+    rank_bits: Annotated[Literal[4, 8], Field(description="Of those two thin matrices beside `compensated-N`.")] = 4
+
+    @model_validator(mode="after")
+    def _rank_where_needed(self) -> QuantizeRule:
+        if self.scheme.startswith("low-rank") and self.rank is None:
+            raise ValueError(f"scheme {self.scheme} needs a rank")
+        if self.rank is not None and not self.scheme.startswith(("low-rank", "compensated")):
+            raise ValueError(f"scheme {self.scheme} takes no rank")
+        return self
+
+
+class QuantizeBudget(Strict):
+    """What the scheme of each layer is chosen for."""
+
+    target: Annotated[str, Field(description="`3.5bits` for a number of these layers, `60MB` of the whole folder, or `perplexity<30`.")]
+    layers: Annotated[list[str], Field(min_length=1, description="Layers that may be quantized: names, globs or `re:` patterns.")] = ["*"]
+    exclude: Annotated[list[str], Field(description="Layers to leave out of those.")] = []
+
+
+class QuantizeOptions(Strict):
+    quantize: Annotated[list[QuantizeRule], Field(description="Which layers get which scheme; or `budget`.")] = []
+    budget: Annotated[
+        QuantizeBudget | None, Field(description="Each layer gets the scheme that loses least under a budget, among all of them.")
+    ] = None
+    calibration: Annotated[CalibrationOptions, Field(description="The text for `compensated-N` and `low-rank-N`.")] = CalibrationOptions()
+    protect: Annotated[
+        bool, Field(description="Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.")
+    ] = True
+    output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
+    evaluate: EvaluateOptions | None = None
+    predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
+
+    @model_validator(mode="after")
+    def _rules_or_budget(self) -> QuantizeOptions:
+        if bool(self.quantize) == (self.budget is not None):
+            raise ValueError("give either rules (quantize) or a budget")
+        return self
 
 
 class PerplexityOptions(Strict):
@@ -273,8 +334,21 @@ class ExportRequest(_Request):
     options: ExportOptions
 
 
+class QuantizeRequest(_Request):
+    kind: Literal["quantize"] = "quantize"
+    model: str
+    options: QuantizeOptions
+
+
 RunRequest = Annotated[
-    TensorizeRequest | PerplexityRequest | SampleModelRequest | ProfileRequest | HealRequest | BenchmarkRequest | ExportRequest,
+    TensorizeRequest
+    | PerplexityRequest
+    | SampleModelRequest
+    | ProfileRequest
+    | HealRequest
+    | QuantizeRequest
+    | BenchmarkRequest
+    | ExportRequest,
     Field(discriminator="kind"),
 ]
 """`run.json`: what is asked. Paths are absolute or relative to the run directory. Never changed after start."""

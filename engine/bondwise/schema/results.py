@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bondwise.schema.base import Method, Predicted, Record
+from bondwise.schema.base import Method, Predicted, Record, Scheme
 from bondwise.schema.benchmark import BenchmarkModel
 
 
@@ -156,8 +156,70 @@ class BenchmarkResult(Record):
     seconds: float
 
 
+class SchemeChoice(Record):
+    """One way to store a layer, and what it costs."""
+
+    scheme: Scheme
+    rank: int = 0
+    rank_bits: Annotated[int, Field(description="Of the two thin matrices beside `compensated-N`.")] = 0
+    bytes: int
+    loss: Annotated[float, Field(description="½ tr(G ΔW S ΔWᵀ), nats per token.")]
+
+
+class QuantizedLayer(Record):
+    """One layer, or core of a layer, in few bits."""
+
+    name: str
+    scheme: Scheme
+    bits: Annotated[int, Field(description="Of the matrix; 0 where there are two thin ones only.")]
+    rank: int = 0
+    rank_bits: Annotated[int, Field(description="Of the two thin matrices; 0 where there are none.")] = 0
+    shape: Annotated[list[int], Field(description="[out, in]")]
+    parameters: Annotated[int, Field(description="Of the weight that it stands for.")]
+    bytes: Annotated[int, Field(description="Of the tensors in its place; the bias is not among them.")]
+    original_bytes: int
+    relative_error: Annotated[float, Field(description="‖W − Ŵ‖_F / ‖W‖_F")]
+    loss: Annotated[
+        float | None, Field(description="½ tr(G ΔW S ΔWᵀ), the predicted rise of the model's loss, nats per token; null without moments.")
+    ] = None
+    larger: Annotated[
+        SchemeChoice | None, Field(description="With a budget: the next larger way of this layer that was worth anything.")
+    ] = None
+    smaller: Annotated[SchemeChoice | None, Field(description="With a budget: the next smaller one.")] = None
+    protected: Annotated[bool, Field(description="It got more bits than was asked, because its loss would have stood out.")] = False
+    seconds: float
+
+
+class QuantizeResult(Record):
+    """Sizes are of the whole model; what its files take, its tensors hold, and the loaded model occupies are three things."""
+
+    kind: Literal["quantize"] = "quantize"
+    output: str
+    backend: Annotated[
+        Literal["bitsandbytes", "packed"],
+        Field(description="What unpacks the weights: bitsandbytes, or the folder's own modeling_mpo.py."),
+    ]
+    parameters: Annotated[int, Field(description="Numbers that the folder stands for.")]
+    original_parameters: Annotated[int, Field(description="Of the model before any compression.")]
+    bytes: Annotated[int, Field(description="Of all tensors in the files.")]
+    original_bytes: Annotated[int, Field(description="The same of the folder that was quantized.")]
+    file_bytes: Annotated[int, Field(description="Of the weight files, headers included.")]
+    memory: Annotated[int, Field(description="Of the tensors of the loaded model, in the dtype it computes in on the run's device.")]
+    bits_per_parameter: Annotated[float, Field(description="8 · bytes / original_parameters")]
+    layer_bits: Annotated[float, Field(description="Bits per number of the weights that were quantized.")]
+    unquantized_bytes: Annotated[int, Field(description="Of the tensors that stay as they were: embedding, head, norms and others.")]
+    layers: list[QuantizedLayer]
+    original: Evaluation | None = None
+    quantized: Evaluation | None = None
+    predicted: Annotated[Predicted, Field(description="Of the plan that the run did.")] | None = None
+    logits_difference: Annotated[
+        float, Field(description="Largest difference of log-probabilities after reload, against the weights that the codes stand for.")
+    ]
+    seconds: float
+
+
 RunResult = Annotated[
-    TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | BenchmarkResult | ExportResult,
+    TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult,
     Field(discriminator="kind"),
 ]
 """`result.json`: written last."""

@@ -9,7 +9,7 @@ from pydantic import Field
 from bondwise.schema.base import Record
 from bondwise.schema.benchmark import Benchmark, BenchmarkModel
 from bondwise.schema.profile import Cell, Curve, Sensitivity
-from bondwise.schema.results import Evaluation, HealPlan, LayerFigures
+from bondwise.schema.results import Evaluation, HealPlan, LayerFigures, QuantizedLayer
 
 RunState = Literal["queued", "running", "cancelling", "cancelled", "failed", "interrupted", "done"]
 
@@ -102,9 +102,16 @@ class LayerEvent(Event):
     layer: LayerFigures
 
 
+class QuantizedEvent(Event):
+    """A layer is in few bits; one of the same name that came before is replaced."""
+
+    type: Literal["quantized"] = "quantized"
+    layer: QuantizedLayer
+
+
 class EvaluationEvent(Event):
     type: Literal["evaluation"] = "evaluation"
-    role: Literal["original", "compressed", "healed"]
+    role: Literal["original", "compressed", "healed", "quantized"]
     evaluation: Evaluation
 
 
@@ -209,6 +216,7 @@ RunEvent = Annotated[
     | EstimateEvent
     | PhaseEvent
     | LayerEvent
+    | QuantizedEvent
     | EvaluationEvent
     | VerifiedEvent
     | ProfileEvent
