@@ -281,6 +281,10 @@ def _measure(work: _Work) -> None:
             continue
         work.run.check_cancelled()
         work.run.phase(f"{where}: loading")
+        if kept is not None and _bytes_loaded(subject, work.run.device) > device_memory(work.run.device).free:
+            # It comes again where the two fit together after all.
+            kept = None
+            release_freed_memory()
         model = _load(work, subject)
         _texts(work, subject, model, where)
         _tasks(work, subject, model, where)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bondwise.benchmark_file import relative
 from bondwise.checkpoint import PIECE, Checkpoint, is_order
+from bondwise.modelmap import map_model
 from bondwise.schema import BenchmarkModel, Lineage
 from bondwise.writing import LINEAGE_FILE
 
@@ -23,6 +24,13 @@ def describe_model(source: Checkpoint, output: Path, step: Callable[[int], None]
         if not is_order(name):
             dtypes[entry.dtype] = dtypes.get(entry.dtype, 0) + entry.bytes
     section = cast("dict[str, Any]", source.config.get("mpo") or {})
+    layers = map_model(source).layers
+    schemes = list(dict.fromkeys(layer.scheme for layer in layers if layer.scheme is not None))
+    quantized = scheme(source.config) or (schemes[0] if len(schemes) == 1 else "mixed bits" if schemes else None)
+    packed = {tensor for layer in layers for tensor in layer.tensors}
+    elements = sum(layer.parameters for layer in layers) + sum(
+        entry.parameters for name, entry in source.tensors.items() if name not in packed and not is_order(name)
+    )
     return BenchmarkModel(
         path=relative(source.folder, output),
         name=source.folder.name,
@@ -31,9 +39,10 @@ def describe_model(source: Checkpoint, output: Path, step: Callable[[int], None]
         base=lineage.base.fingerprint if lineage else None,
         bytes=sum(shard.path.stat().st_size for shard in source.shards),
         parameters=source.parameters,
+        original_parameters=elements if quantized is not None else None,
         dtypes=dict(sorted(dtypes.items(), key=lambda item: -item[1])),
-        scheme=scheme(source.config),
-        precision=precision(dtypes, scheme(source.config), cores=bool(section.get("layers"))),
+        scheme=quantized,
+        precision=precision(dtypes, quantized, cores=bool(section.get("layers"))),
         mpo_layers=len(section.get("layers", {})),
         healed=bool(lineage and lineage.healing),
     )

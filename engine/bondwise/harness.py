@@ -233,6 +233,9 @@ def _figures(task: LoadedTask, found: dict[str, Any], seconds: float) -> TaskFig
     total = sum(numbers.values())
     whole = sum(count for _, count in known) == total and total > 0
     values = [item.get(metric.name) for item in counted]
+    if metric.error is None and (error := _standard_error(values)) is not None:
+        # The harness pools the errors of a group's tasks, and a task of one item has none.
+        metric = metric.model_copy(update={"error": error})
     binary = bool(values) and all(isinstance(value, (bool, int, float)) and value in (0, 1) for value in values)
     return TaskFigures(
         version=str(found.get("versions", {}).get(task.name) or ""),
@@ -332,6 +335,15 @@ def _constant(tasks: Sequence[Any], samples: Sequence[dict[str, Any]]) -> float 
     if kinds != {"multiple_choice"} or not all(isinstance(target, int) for target in targets) or not targets or len(counts) > 1:
         return None
     return max(Counter(targets).values()) / len(targets)
+
+
+def _standard_error(values: Sequence[Any]) -> float | None:
+    """Of the mean over items; None where an item has no number, or there are fewer than two."""
+    numbers = [float(value) for value in values if isinstance(value, (bool, int, float))]
+    if len(numbers) < max(2, len(values)):
+        return None
+    mean = math.fsum(numbers) / len(numbers)
+    return math.sqrt(math.fsum((each - mean) ** 2 for each in numbers) / (len(numbers) - 1) / len(numbers))
 
 
 def _number(value: Any) -> float | None:

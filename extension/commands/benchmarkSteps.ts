@@ -105,7 +105,7 @@ async function pickModels(models: readonly Model[], checked: readonly Model[], p
   const answer = await pickMany({
     position,
     items,
-    placeholder: now => vscode.l10n.t('{0} models, the original among them where there is one', now.length),
+    placeholder: now => now.length === 1 ? vscode.l10n.t('1 model') : vscode.l10n.t('{0} models, the original among them where there is one', now.length),
     checked: items.filter(({ model }) => checked.includes(model)),
     other: ALL_MODELS,
   });
@@ -124,7 +124,7 @@ async function pickTasks(list: TaskList, chosen: readonly string[], position: Po
   const answer = await pickMany({
     position,
     items,
-    placeholder: now => (now.length === 0 ? vscode.l10n.t('No tasks; type to search') : vscode.l10n.t('{0} tasks; type to search', now.length)),
+    placeholder: now => (now.length === 0 ? vscode.l10n.t('No tasks; type to search') : now.length === 1 ? vscode.l10n.t('1 task; type to search') : vscode.l10n.t('{0} tasks; type to search', now.length)),
     checked: items.filter(({ name }) => name !== undefined && chosen.includes(name)),
     other: NO_TASKS,
   });

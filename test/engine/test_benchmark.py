@@ -210,8 +210,9 @@ def test_names_are_found_without_the_harness_parsing_everything() -> None:
 
 def scored(value: float, error: float, **levels: float) -> TaskResult:
     metric = TaskMetric(name="acc", value=value, error=error)
-    fields: dict[str, Any] = {"task": "t", "limit": None, "shots": None, "chat": False, "seed": 0, "data": None, **levels}
-    return TaskResult(**fields, items=100, available=100, metric=metric, metrics=[metric], seconds=1)
+    asked: dict[str, Any] = {"task": "t", "limit": None, "shots": None, "chat": False, "seed": 0, "data": None}
+    found: dict[str, Any] = {"items": 100, "available": 100, "metric": metric, "metrics": [metric], "seconds": 1, **levels}
+    return TaskResult.model_validate(asked | found)
 
 
 def test_a_score_is_compared_with_guessing_and_with_one_answer() -> None:

@@ -14,6 +14,7 @@ export async function run(): Promise<void> {
   await import('./panels.test.ts');
   await import('./sensitivity.test.ts');
   await import('./plan.test.ts');
+  await import('./benchmark.test.ts');
   await import('./heal.test.ts');
   await import('./tensors.test.ts');
   await import('./tools.test.ts');
