@@ -6,7 +6,6 @@ not even that file is run. Where the base model's classes are in the folder too,
 
 from __future__ import annotations
 
-import importlib
 import logging
 import tempfile
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -75,7 +74,7 @@ def _quiet_bitsandbytes(folder: Path) -> None:
     Raises UserError where it cannot be used.
     """
     try:
-        importlib.import_module("bitsandbytes")
+        import bitsandbytes as _bitsandbytes  # noqa: F401 -- whether it can be used shows when it is imported
     except (ImportError, RuntimeError, OSError) as failure:
         raise UserError(
             f"The weights in {folder} are stored by bitsandbytes, which cannot be used here: {failure}.",

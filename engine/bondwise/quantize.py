@@ -6,7 +6,6 @@ Check everything, quantize weight by weight (each a resume point), write the fol
 from __future__ import annotations
 
 import functools
-import importlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -120,7 +119,7 @@ def _check_backend(backend: str) -> None:
     if backend != "bitsandbytes":
         return
     try:
-        importlib.import_module("bitsandbytes")
+        import bitsandbytes as _bitsandbytes  # noqa: F401 -- whether it can be used shows when it is imported
     except (ImportError, RuntimeError, OSError) as failure:
         raise UserError(
             f"bitsandbytes, which int8 and nf4 are stored by, cannot be used here: {failure}.",

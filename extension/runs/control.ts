@@ -11,6 +11,10 @@ import { isActive, type Run } from './run.ts';
 /** A run without a recorded process counts as interrupted after this many milliseconds. */
 export const START_GRACE = 30_000;
 
+/** Milliseconds that the process of a run that has ended may still take to be gone, and between two looks. */
+const LEAVING = 15_000;
+const LEAVING_INTERVAL = 200;
+
 /**
  * Holds the identity of the process that was started on the run. It counts until the engine has written its own into the status, which on
  * a cold disk can take longer than the grace.
@@ -61,13 +65,18 @@ export async function finishRun(run: Pick<Run, 'directory'>): Promise<void> {
  * @param launch starts the engine on a directory (`extension/engine/launch.ts`).
  * @throws when a process still works on it.
  */
-export async function resumeRun(run: Pick<Run, 'directory' | 'title'>, launch: (directory: string) => Promise<void>): Promise<void> {
+export async function resumeRun(run: Pick<Run, 'directory' | 'title'>, launch: (directory: string) => Promise<void>, patience = LEAVING): Promise<void> {
   const status = await readStatus(run.directory);
   if (status && isActive(status.state) && !(await isAbandoned(run.directory, status))) {
     throw new Error(`“${run.title}” is still at work. Cancel it first.`);
   }
-  if (status?.process && (await livesStill(status.process, status))) {
-    throw new Error(`“${run.title}”: its process ${status.process.pid} has not ended yet. Try again in a moment.`);
+  // It tells its end before it has given back all that it held.
+  const end = performance.now() + patience;
+  while (status?.process && (await livesStill(status.process, status))) {
+    if (performance.now() >= end) {
+      throw new Error(`“${run.title}”: its process ${status.process.pid} has not ended yet. Try again in a moment.`);
+    }
+    await sleep(LEAVING_INTERVAL);
   }
   await rm(path.join(run.directory, 'cancel'), { force: true });
   await launch(run.directory);

@@ -140,7 +140,7 @@ def test_a_budget_becomes_steps() -> None:
 
 def test_a_budget_that_is_too_short_or_has_no_end_is_told() -> None:
     with pytest.raises(UserError, match="too short"):
-        plan_of(options(minutes=0.1), timing=Timing(step=1, validation=2))
+        plan_of(options(minutes=0.04), timing=Timing(step=1, validation=2))
     with pytest.raises(UserError, match="stream"):
         plan_of(options(epochs=1))
 

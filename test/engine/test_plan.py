@@ -504,7 +504,7 @@ def test_a_plan_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
         ('{\n "model": "m",\n "output" "o"\n}', "line 3"),
         ('{"model": "m", "output": "o", "tensorize": []}', "tensorize: List should have at least 1 item"),
         ('{"model": "m", "output": "o", "tensorize": [{"layers": ["a"]}]}', "tensorize.0: give exactly one of chi, keep and error"),
-        ('{"model": "m", "output": "o", "tensorise": []}', "tensorize: Field required"),
+        ('{"model": "m", "output": "o", "tensorise": []}', "tensorise: Extra inputs are not permitted"),
         ('{"model": "m", "output": "o", "tensorize": [{"layers": ["a"], "chi": 0}]}', "got 0"),
         ('{"version": 7}', "newer Bondwise"),
         ("[]", "PlanFile"),

@@ -229,6 +229,22 @@ describe.runIf(process.platform === 'linux')('again', () => {
     await cancelRun({ directory });
   });
 
+  it('waits for a process that has told its end and is not gone yet', async () => {
+    const { directory, process: identity } = await started('works');
+    await replaceJson(path.join(directory, 'status.json'), { ...(await readStatus(directory)), state: 'cancelled' });
+    let launched = 0;
+    const launchOnce = () => {
+      launched += 1;
+      return Promise.resolve();
+    };
+    const again = (patience?: number) => resumeRun({ directory, title: 'T' }, launchOnce, patience);
+    await expect(again(1)).rejects.toThrow('has not ended yet');
+    const waiting = again();
+    process.kill(identity.pid, 'SIGKILL');
+    await waiting;
+    expect(launched).toBe(1);
+  });
+
   it('runs the same request in a new directory, and deletes only what has ended', async () => {
     const { directory } = await started('works');
     const run = await readRun(directory);
