@@ -55,6 +55,8 @@ void test('Benchmark Models… asks, and shows the report at once', async () => 
   await window.pickRow('data').click();
   await window.pickRow('Perplexity').waitFor();
   await window.shot('benchmark-what-dark');
+  // Minutes of a small machine, which the engine's own tests spend.
+  await window.pickRow('Training step').click();
   await window.quickInputBox().press('Enter');
   const frame = await window.webviewFrame('main', 180_000);
   await frame.getByRole('heading', { name: `Benchmark ${sampleName}` }).waitFor({ timeout: runTimeout });
@@ -72,7 +74,7 @@ void test('the report fills, and its figures are the file’s', async () => {
     assert.equal(model.tasks?.[0]?.items, 20);
     assert.equal(model.tasks[0].chance, 0.5);
   }
-  assert.ok(compressed.speed?.training?.ratio);
+  assert.ok(compressed.speed?.decode.ratio && !compressed.speed.training);
   const frame = await window.webviewFrame('main');
   await frame.getByRole('cell', { name: '50.0' }).first().waitFor();
   for (const theme of ['light', 'contrast', 'dark'] as const) {
