@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bondwise import __version__
-from bondwise.benchmark_file import Book, check_output, read_benchmark, relative, task_key, with_known, with_task
+from bondwise.benchmark_file import SUFFIX, Book, read_benchmark, relative, task_key, with_known, with_task
 from bondwise.benchmark_model import describe_model
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import device_memory
 from bondwise.errors import UserError
 from bondwise.evaluate import evaluate, greedy_sample
+from bondwise.figures_file import check_figures_path
 from bondwise.footprint import measure_footprint
 from bondwise.harness import Harness
 from bondwise.harness_tasks import check_names, library, library_version, load_tasks
@@ -76,7 +77,7 @@ def run(run: Run) -> BenchmarkResult:
     started = time.monotonic()
     options = cast("BenchmarkRequest", run.request).options
     output = Path(options.output)
-    check_output(output)
+    check_figures_path(output, SUFFIX, "models")
     if options.tasks:
         library()
         check_names(options.tasks)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from bondwise import atomic
 from bondwise.benchmark_remarks import remarks_of
-from bondwise.errors import UserError
-from bondwise.request import describe
-from bondwise.schema import SCHEMA_VERSION, Benchmark, BenchmarkModel, TaskResult
+from bondwise.figures_file import read_figures
+from bondwise.schema import Benchmark, BenchmarkModel, TaskResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,36 +20,7 @@ SUFFIX = ".benchmark.json"
 
 def read_benchmark(path: Path) -> Benchmark:
     """Raises UserError, naming the file and what is wrong, when it is no whole benchmark or was made by a newer Bondwise."""
-    remedy = "Delete it, or choose another --output."
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as failure:
-        raise UserError(f"{path} cannot be read: {failure.strerror}.", "Check the file and its permissions.") from None
-    except ValueError as failure:
-        raise UserError(f"{path} is cut off or not JSON: {failure}.", remedy) from None
-    version = document.get("version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path} was made by a newer Bondwise: it has version {version}, this one reads up to {SCHEMA_VERSION}.", "Update Bondwise."
-        )
-    try:
-        return Benchmark.model_validate(document)
-    except ValidationError as failure:
-        raise UserError(f"{path} is not a benchmark: {describe(failure)}.", remedy) from None
-
-
-def check_output(output: Path) -> None:
-    """Raises UserError where such a file cannot be written."""
-    if not output.name.endswith(SUFFIX) or output.name == SUFFIX:
-        raise UserError(f"{output} does not end in {SUFFIX}.", f"Name it so, such as {output.name.partition('.')[0] or 'models'}{SUFFIX}.")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder.", "Choose another --output.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise UserError(f"{output.parent} cannot be made: {failure.strerror}.", "Choose another --output.") from None
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"{output.parent} cannot be written.", "Choose another --output, or change its rights.")
+    return read_figures(path, Benchmark, "benchmark", "Delete it, or choose another --output.")
 
 
 class Book:

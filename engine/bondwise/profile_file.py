@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from bondwise import atomic
 from bondwise.errors import UserError
-from bondwise.request import describe
-from bondwise.schema import SCHEMA_VERSION, BaseModelRef, Cell, Curve, Sensitivity
+from bondwise.figures_file import read_figures
+from bondwise.schema import BaseModelRef, Cell, Curve, Sensitivity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,21 +24,7 @@ def read_profile(path: Path) -> Sensitivity:
     remedy = (
         f"Delete it, or choose another --output; a run that was making it has all its figures in its own folder ({path.name} is a copy)."
     )
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as failure:
-        raise UserError(f"{path} cannot be read: {failure.strerror}.", "Check the file and its permissions.") from None
-    except ValueError as failure:
-        raise UserError(f"{path} is cut off or not JSON: {failure}.", remedy) from None
-    version = document.get("version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UserError(
-            f"{path} was made by a newer Bondwise: it has version {version}, this one reads up to {SCHEMA_VERSION}.", "Update Bondwise."
-        )
-    try:
-        return Sensitivity.model_validate(document)
-    except ValidationError as failure:
-        raise UserError(f"{path} is not a profile: {describe(failure)}.", remedy) from None
+    return read_figures(path, Sensitivity, "profile", remedy)
 
 
 def check_same(path: Path, there: Sensitivity, wanted: Sensitivity) -> None:

@@ -19,6 +19,7 @@ from bondwise.checkpoint import open_checkpoint
 from bondwise.device import device_memory
 from bondwise.errors import UserError
 from bondwise.evaluate import check_fits
+from bondwise.figures_file import check_figures_path
 from bondwise.harness import TASK
 from bondwise.journal import JOURNAL, read_events, utc_now
 from bondwise.loading import load_model, load_tokenizer
@@ -65,7 +66,7 @@ def run(run: Run) -> ProfileResult:
     started = time.monotonic()
     request = cast("ProfileRequest", run.request)
     options, folder, output = request.options, Path(request.model), Path(request.options.output)
-    _check_output(output)
+    check_figures_path(output, SUFFIX, "model")
     _check_metric(options.metric)
     run.phase(f"Reading {folder.name}")
     told = Told(run)
@@ -112,19 +113,6 @@ def run(run: Run) -> ProfileResult:
 
 
 # --- before the work -----------------------------------------------------------------------------------------------------------------
-
-
-def _check_output(output: Path) -> None:
-    if not output.name.endswith(SUFFIX) or output.name == SUFFIX:
-        raise UserError(f"{output} does not end in {SUFFIX}.", f"Name it so, such as {output.name.partition('.')[0] or 'model'}{SUFFIX}.")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder.", "Choose another --output.")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise UserError(f"{output.parent} cannot be made: {failure.strerror}.", "Choose another --output.") from None
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"{output.parent} cannot be written.", "Choose another --output, or change its rights.")
 
 
 def _check_metric(metric: str) -> None:
