@@ -74,7 +74,7 @@ def _quiet_bitsandbytes(folder: Path) -> None:
     Raises UserError where it cannot be used.
     """
     try:
-        import bitsandbytes as _bitsandbytes  # noqa: F401 -- whether it can be used shows when it is imported
+        import bitsandbytes  # noqa: F401  # pyright: ignore[reportUnusedImport] -- whether it can be used shows here
     except (ImportError, RuntimeError, OSError) as failure:
         raise UserError(
             f"The weights in {folder} are stored by bitsandbytes, which cannot be used here: {failure}.",

@@ -119,7 +119,7 @@ def _check_backend(backend: str) -> None:
     if backend != "bitsandbytes":
         return
     try:
-        import bitsandbytes as _bitsandbytes  # noqa: F401 -- whether it can be used shows when it is imported
+        import bitsandbytes  # noqa: F401  # pyright: ignore[reportUnusedImport] -- whether it can be used shows here
     except (ImportError, RuntimeError, OSError) as failure:
         raise UserError(
             f"bitsandbytes, which int8 and nf4 are stored by, cannot be used here: {failure}.",
