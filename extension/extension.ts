@@ -1,4 +1,5 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
+import './l10n/host.ts';
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
