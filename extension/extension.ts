@@ -37,6 +37,7 @@ import type { TreeNode } from './views/modelNodes.ts';
 import { ModelsTree } from './views/modelsTree.ts';
 import { ProfileList } from './views/profileList.ts';
 import { logRuns, showActiveRuns } from './views/runFeedback.ts';
+import { RunTexts } from './views/runText.ts';
 import { RunsTree } from './views/runsTree.ts';
 
 /** For the suite inside the extension host. */
@@ -96,7 +97,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     },
   });
   const report = (file: string) => reports.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
+  const runParts = { context, runs, ...runView, engine, log, models, profiles, storage, showModel: reveal, showRun, compare, sensitivity, showSensitivity: sensitivity, report, showReport: report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -115,6 +116,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     heatmaps,
     reports,
     tensors,
+    new RunTexts(runs),
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),

@@ -17,7 +17,7 @@ interface Schema {
   $defs: Record<string, JSONSchema & { title?: string }>;
 }
 
-const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'HealInput', 'RunStatusInput'];
+const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'HealInput', 'QuantizeInput', 'BenchmarkInput', 'RunStatusInput'];
 const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'Benchmark', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TaskList', 'TensorFacts', 'TensorSpectrum', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
 const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 

@@ -68,7 +68,7 @@ export class RunsTree implements vscode.TreeDataProvider<RunsNode>, vscode.Dispo
       this.#shown = this.#store.runs.map(run => run.directory);
       return this.#store.runs.map(run => this.#nodeFor(run));
     }
-    const details = node instanceof RunNode ? runDetails(node.run) : (node.detail.children ?? []);
+    const details = node instanceof RunNode ? runDetails(node.run, this.#store.runs) : (node.detail.children ?? []);
     return details.map(detail => new DetailNode(node, detail));
   }
 
