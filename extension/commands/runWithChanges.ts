@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { type Model, openModel } from '../checkpoint/index.ts';
+import { portablePath } from '../plan/paths.ts';
 import { PLAN_SUFFIX } from '../plan/planFile.ts';
 import type { QuantizeRequest, RunRequest, TensorizeRequest } from '../protocol/types.ts';
 import { modelsOf } from '../runs/lineage.ts';
@@ -54,8 +55,8 @@ export function planFor({ kind, model, options }: TensorizeRequest | QuantizeReq
   };
   const plan = {
     version: 1,
-    model: relative(place, model),
-    output: relative(place, options.output),
+    model: portablePath(place, model),
+    output: portablePath(place, options.output),
     ...(kind === 'tensorize' ? { tensorize: options.tensorize, ...(isGiven(options.refit) && { refit: options.refit ?? [] }) } : { quantize: options.quantize ?? [] }),
     ...(options.calibration && { calibration: options.calibration }),
     ...(options.evaluate && { evaluate: options.evaluate }),
@@ -91,8 +92,4 @@ function absolute(run: Run): RunRequest | undefined {
 
 function isGiven(value: unknown): boolean {
   return value !== null && value !== undefined && !(Array.isArray(value) && value.length === 0);
-}
-
-function relative(from: string, to: string): string {
-  return path.relative(from, to).split(path.sep).join('/') || '.';
 }
