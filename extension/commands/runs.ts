@@ -170,11 +170,17 @@ async function announce(parts: RunParts, run: Run): Promise<void> {
   }
 }
 
+/** Seconds; what took no longer has ended before the eyes of who started it. */
+const SHORT = 10;
+
 async function announceDone(parts: RunParts, run: Run, title: string): Promise<void> {
   const { result } = run;
   const folder = madeBy(run);
   if (folder !== undefined) {
     await parts.models.made(folder);
+  }
+  if (result && result.kind !== 'sample-model' && result.seconds < SHORT && vscode.window.state.focused) {
+    return;
   }
   const [compare, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
   if (result?.kind === 'tensorize' || result?.kind === 'quantize') {

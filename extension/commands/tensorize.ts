@@ -88,9 +88,9 @@ export function chosenBy([clicked, selected]: readonly unknown[]): Chosen | unde
     throw new Error(excluded(all));
   }
   if (layers.length < all.length) {
-    void vscode.window.showInformationMessage(
-      vscode.l10n.t('{0} of {1} layers are taken. Left out: {2}', layers.length, all.length, excluded(all.filter(layer => !canTensorize(layer)))),
-    );
+    // The questions that follow show how many are meant; nothing is to be decided here.
+    const text = vscode.l10n.t('{0} of {1} layers are taken. Left out: {2}', layers.length, all.length, excluded(all.filter(layer => !canTensorize(layer))));
+    vscode.window.setStatusBarMessage(text, 20_000);
   }
   return { model, layers, patterns: layers.map(layer => layer.name) };
 }
