@@ -60,6 +60,11 @@ class Layer:
         """Elements of the dense weight."""
         return math.prod(self.shape)
 
+    @property
+    def is_expert(self) -> bool:
+        """Not every token may reach it; by its name."""
+        return "expert" in self.name
+
 
 @dataclass(frozen=True)
 class Block:

@@ -2024,6 +2024,10 @@ export interface QuantizeOptions {
    */
   protect?: boolean;
   /**
+   * Calibrated layers are made in their order, each for what the quantized ones before it hand on.
+   */
+  sequential?: boolean;
+  /**
    * The folder to make. It appears only when it is whole.
    */
   output: string;

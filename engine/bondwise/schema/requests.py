@@ -138,6 +138,9 @@ class QuantizeOptions(Strict):
     protect: Annotated[
         bool, Field(description="Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.")
     ] = True
+    sequential: Annotated[
+        bool, Field(description="Calibrated layers are made in their order, each for what the quantized ones before it hand on.")
+    ] = True
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
     predicted: Annotated[Predicted, Field(description="Of the plan that this run does: shown beside what is measured.")] | None = None
