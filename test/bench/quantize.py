@@ -6,8 +6,8 @@ without it on the built-in text alone. Each row is a run of the engine, with its
 `rise_error` the standard error of the paired difference to the original.
 
 BONDWISE_BENCH_RECIPES chooses rows, such as `original nf4 compensated-4 3.5bits`; a budget ends in `bits`. `/alone` behind one makes each
-layer for itself instead of in sequence, `/bits` leaves a budget no low rank and no corrections. Tables of schemes and moments are kept under
-BONDWISE_HOME, so a second run is faster.
+layer for itself instead of in sequence, `/bits` leaves a budget no low rank and no corrections. Tables of schemes and moments are kept
+under BONDWISE_HOME, so a second run is faster.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ DATA = os.environ.get("BONDWISE_TEST_DATA")
 CALIBRATION = f"{DATA}/wikitext2/train_2mb.txt" if DATA else "builtin"
 RECIPES = os.environ.get(
     "BONDWISE_BENCH_RECIPES",
-    "original int8 nf4 nf4-double compensated-4 4.25bits 3.5bits 3.5bits/bits compensated-3/alone compensated-3 3bits/alone 3bits/bits 3bits "
-    "2.5bits/alone 2.5bits/bits 2.5bits compensated-2 2.25bits/bits 2.25bits",
+    "original int8 nf4 nf4-double compensated-4 4.25bits 3.5bits 3.5bits/bits compensated-3/alone compensated-3 3bits/alone 3bits/bits "
+    "3bits 2.5bits/alone 2.5bits/bits 2.5bits compensated-2 2.25bits/bits 2.25bits",
 ).split()
 LENGTH, SEQUENCES = 512, int(os.environ.get("BONDWISE_BENCH_SEQUENCES", "16"))
 
