@@ -173,7 +173,7 @@ def _heal(parsed: Arguments) -> int:
         "teacher_device",
         "teacher_top",
     )
-    more = ("train", "recompute", "validations", "save_minutes", "patience")
+    more = ("train", "corrections", "recompute", "validations", "save_minutes", "patience")
     options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, *more)}
     options["data"] = [{"data": _data(data), "weight": weight} for data, weight in parsed.data or []] or None
     options["teacher"] = _absolute(parsed.teacher) if parsed.teacher else None
@@ -474,6 +474,9 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     heal.add_argument("--teacher", metavar="MODEL", help="the original (default: where the compressed folder says it is)")
     heal.add_argument(
         "--train", metavar="PATTERN", action="append", default=[], help="what trains besides the cores: norms, or layers; repeatable"
+    )
+    heal.add_argument(
+        "--corrections", metavar="N", type=at_least(1), help="rank of what trains beside each layer in packed bits (default 16)"
     )
     heal.add_argument("--recompute", action="store_true", help="compute activations twice: less memory, more time")
     heal.add_argument("--validations", metavar="N", type=at_least(1), help="in the run (default 6)")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from bondwise.quantize_choices import Target
 
 
+CORRECTION = "correction"
+"""Two linear maps beside a packed matrix, [rank, in] and [out, rank], in 16 bits."""
+
+
 class Made(NamedTuple):
     tensors: dict[str, Tensor]
     """By what follows the layer's name and a dot, on the CPU."""
@@ -84,6 +88,8 @@ def dense_weight(target: Target, tensors: Mapping[str, Tensor], *, protected: bo
         return contract_stored(tensors, section.out_modes, section.in_modes, section.bond_dims, *target.layer.shape).float()
     parts = {name: _rounded(tensors, name, columns) for name, columns in _parts(target).items() if f"{name}.codes" in tensors}
     thin = Factors(parts["left"], parts["right"]).dense() if "left" in parts else None
+    if f"{CORRECTION}.0.weight" in tensors:
+        thin = tensors[f"{CORRECTION}.1.weight"].float() @ tensors[f"{CORRECTION}.0.weight"].float()
     if "matrix" not in parts:
         return cast("Tensor", thin)
     return parts["matrix"].dense() + (0 if thin is None else thin)
@@ -160,6 +166,11 @@ def _calibrated(target: Target, weight: Tensor, moments: Moments, dtype: torch.d
     tensors, dense = _stored("matrix", rounded), rounded.dense()
     if target.rank:
         lost = weight.float() - dense.to(weight.device)
+        if target.rank_bits == 16:
+            left, right = thin_factors(lost, inputs, gradients, target.rank)  # [rank, out], [rank, in]
+            half = torch.float16 if dtype == torch.float32 else dtype
+            tensors |= {f"{CORRECTION}.0.weight": right.to(half), f"{CORRECTION}.1.weight": left.mT.to(half)}
+            return tensors, dense + (left.to(half).float().mT @ right.to(half).float()).to(dense.device)
         factors = round_factors(thin_factors(lost, inputs, gradients, target.rank), lost, by, target.rank_bits)
         tensors |= _stored("left", factors.left) | _stored("right", factors.right)
         dense = dense + factors.dense().to(dense.device)
