@@ -9,7 +9,11 @@ const session = await openSession(addSampleModel);
 after(() => session.end());
 await session.window.close();
 // What the workbench reads its language from; with a language pack the server would set it.
-const window = await Workbench.open(session.server, { prepare: async page => void (await page.addInitScript({ content: "globalThis._VSCODE_NLS_LANGUAGE = 'de';" })) });
+const window = await Workbench.open(session.server, {
+  prepare: async page => {
+    await page.addInitScript({ content: "globalThis._VSCODE_NLS_LANGUAGE = 'de';" });
+  },
+});
 after(() => window.close());
 const bondwise = new Bondwise(window);
 
