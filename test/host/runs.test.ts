@@ -127,7 +127,8 @@ describe('the Runs view', () => {
     const { file, text } = planFor(request);
     assert.equal(file, path.join(workspaceFolder(), 'small.bondwise.json'));
     const plan = new Plan(text, 'small.bondwise.json').file;
-    assert.deepEqual([plan.model, plan.output, plan.tensorize], ['base', 'small', rules]);
+    // What reads plans makes objects without a prototype.
+    assert.deepEqual([plan.model, plan.output, structuredClone(plan.tensorize)], ['base', 'small', rules]);
   });
 
   it('offers runs that have ended to be cleaned up, the largest first, with what each frees', async () => {
