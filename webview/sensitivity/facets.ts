@@ -1,5 +1,5 @@
 /** How the curves of the selected layers share charts: few together, many side by side so that none hides another. */
-import type { Grid } from './grid.ts';
+import type { Grid } from '../ui/grid.ts';
 
 export interface Trace {
   readonly layer: string;

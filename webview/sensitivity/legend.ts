@@ -3,7 +3,7 @@ import { h } from '../ui/dom.ts';
 import type { Theme } from '../ui/theme.ts';
 import { baselineText, marks, titleOf } from './marks.ts';
 import type { Metric } from './metrics.ts';
-import { colourAt, css, type Scale } from './scale.ts';
+import { colourAt, css, type Scale } from '../ui/scale.ts';
 
 export interface LegendInput {
   readonly metric: Metric;

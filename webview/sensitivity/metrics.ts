@@ -3,7 +3,7 @@ import { type LossKey, methodOf } from '../../extension/profile/method.ts';
 import type { Curve, Figure, Sensitivity } from '../../extension/protocol/types.ts';
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
-import { makeScale, type Scale } from './scale.ts';
+import { makeScale, type Scale } from '../ui/scale.ts';
 
 /** A list of a curve that can be shown. */
 export type CurveKey = LossKey | 'error';

@@ -1,6 +1,6 @@
 /** What the view keeps over a reload; the profile it is of is the document's. */
 import type { Axis } from './figures.ts';
-import type { Sort } from './rows.ts';
+import type { Sort } from '../ui/layerRows.ts';
 
 export interface ViewState {
   /** Undefined until the user has chosen: the view chooses what it can show best. */
