@@ -6,6 +6,7 @@ import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
 import { exportModel } from './commands/export.ts';
 import { heal } from './commands/heal.ts';
+import { mapActions, showMap } from './commands/map.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
@@ -20,6 +21,7 @@ import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
+import { MapPanels } from './panels/map.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
 import { ReportPanels } from './panels/report.ts';
 import { RunPanels } from './panels/run.ts';
@@ -53,6 +55,7 @@ export interface Api {
   readonly plans: PlanOverlays;
   readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
+  readonly maps: MapPanels;
 }
 
 export function activate(context: vscode.ExtensionContext): Api {
@@ -70,7 +73,7 @@ export function activate(context: vscode.ExtensionContext): Api {
   const modelView = { models, tree: modelsTree, view: modelsView };
   const runView = { tree: runsTree, view: runsView };
   const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
-  const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
+  const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder, showMap: async (folder, beside) => vscode.commands.executeCommand('bondwise.showMap', folder, beside) }, log);
   const compare = (folder: string) => panels.show(folder);
   const runPanels = new RunPanels({ extension: context.extensionUri, runs, log });
   const showPanel = (directory: string) => runPanels.show(directory);
@@ -82,6 +85,14 @@ export function activate(context: vscode.ExtensionContext): Api {
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
+  const maps = new MapPanels({
+    extension: context.extensionUri,
+    models,
+    profiles,
+    selection,
+    log,
+    actions: mapActions({ models, tree: modelsTree, log, revealLayer: reveal }),
+  });
   const reports = new ReportPanels({
     extension: context.extensionUri,
     runs,
@@ -114,6 +125,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     heatmaps,
     reports,
     tensors,
+    maps,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -133,6 +145,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
+      showMap: (...args) => showMap({ models, profiles, view: modelsView }, maps, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),
       checkEngine: () => engine.check(),
@@ -142,5 +155,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, maps };
 }

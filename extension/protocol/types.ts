@@ -11,7 +11,8 @@ export type HostMessage =
   | HostTensors
   | HostTensorFacts
   | HostRun
-  | HostHeal;
+  | HostHeal
+  | HostMap;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -1353,6 +1354,122 @@ export interface HostHeal {
    */
   whole?: boolean;
 }
+/**
+ * What the model map shows from then on.
+ */
+export interface HostMap {
+  type: 'map';
+  model: MapModel;
+  /**
+   * The second model.
+   */
+  beside?: MapModel | null;
+  /**
+   * Models that can be shown beside, related ones first.
+   */
+  choices?: MapChoice[];
+  /**
+   * Why there is no second model though one was chosen.
+   */
+  problem?: string | null;
+}
+export interface MapModel {
+  name: string;
+  path: string;
+  parameters: number;
+  bytes: number;
+  /**
+   * Name of the model that it was made from.
+   */
+  base?: string | null;
+  healed?: boolean;
+  /**
+   * Name of the file that tells the sensitivities.
+   */
+  profile?: string | null;
+  layers: MapLayer[];
+  outside: MapOutside[];
+}
+/**
+ * A layer as the model map draws it.
+ */
+export interface MapLayer {
+  name: string;
+  block: number;
+  /**
+   * Its path in the block: layers of different blocks with the same one stand below each other.
+   */
+  column: string;
+  group: 'attention' | 'mlp' | 'other';
+  shape: number[];
+  dtype: string;
+  /**
+   * Stored; of a quantized weight its elements.
+   */
+  parameters: number;
+  /**
+   * Of the dense layer that it is or stands for.
+   */
+  original_parameters: number;
+  bytes: number;
+  state: 'dense' | 'mpo' | 'quantized';
+  /**
+   * Where it, or a core of it, is quantized.
+   */
+  scheme?: string | null;
+  bond_dims?: number[];
+  sensitivity?: MapSensitivity | null;
+  /**
+   * In this order; null where nothing tells.
+   */
+  changed?: ('tensorized' | 'healed' | 'quantized')[] | null;
+  /**
+   * ‖W − Ŵ‖_F / ‖W‖_F against the original's layer, as the last of `changed` left it; null: not known.
+   */
+  change?: number | null;
+  /**
+   * The same after the first of `changed`, where later ones changed it.
+   */
+  change_before?: number | null;
+}
+/**
+ * What the newest profile of the model says of a layer at the size at which layers are compared.
+ */
+export interface MapSensitivity {
+  /**
+   * Of the mean loss, nats per token.
+   */
+  rise: number;
+  /**
+   * Standard error of that; 0 where it is predicted.
+   */
+  error?: number;
+  /**
+   * Part of the parameters that was kept.
+   */
+  keep: number;
+  measured: boolean;
+}
+/**
+ * Tensors outside the layers.
+ */
+export interface MapOutside {
+  name: 'embedding' | 'norm' | 'head' | 'other' | 'blocks';
+  parameters: number;
+  bytes: number;
+  tensors: number;
+}
+/**
+ * A model that can be shown beside.
+ */
+export interface MapChoice {
+  name: string;
+  path: string;
+  /**
+   * Where it is, or how it is related.
+   */
+  hint: string;
+}
 export interface HostReply {
   type: 'reply';
   id: number;
@@ -1473,11 +1590,15 @@ export interface ProcessIdentity {
   host: string;
 }
 /**
- * The layers that are selected in the tree.
+ * The layers that are selected in the tree, or in another view of the same model.
  */
 export interface HostSelection {
   type: 'selection';
   layers: string[];
+  /**
+   * Of their model, where the view shows several.
+   */
+  folder?: string | null;
 }
 /**
  * The plan that is laid over the heatmap; null takes it away.
@@ -3032,7 +3153,13 @@ export interface WebviewRequest {
     | 'copyText'
     | 'benchmarkModels'
     | 'tensorFacts'
-    | 'tensorSpectrum';
+    | 'tensorSpectrum'
+    | 'showBeside'
+    | 'showMap'
+    | 'quantizeLayers'
+    | 'showSensitivity'
+    | 'showTensors'
+    | 'compareTensors';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

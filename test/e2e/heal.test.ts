@@ -1,31 +1,21 @@
 /** A compressed model is healed for a minute: curves, a reload, cancelled, resumed, done, and the new model stands in the tree. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { promisify } from 'node:util';
 import type { Frame } from 'playwright-core';
 import { isLineage, isRunEvent } from '../../extension/protocol/validate.js';
 import type { RunEvent } from '../../extension/protocol/types.ts';
-import { projectRoot } from '../../extension/scripts/project.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
-import { addSampleModel, enginePython, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
+import { addCompressedModel, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
 
 const small = 'small';
 const title = /^Heal small, 1 min, /;
 const charts = '.charts canvas';
 let healed: string;
 
-/** The sample and a model made from it by plain truncation of a few layers: that takes seconds. */
-async function addModels(folder: string): Promise<void> {
-  const sample = await addSampleModel(folder);
-  const args = ['-m', 'bondwise', 'tensorize', sample, '--layers', 're:model\\.layers\\.2[0-3]\\..*(q|gate)_proj', '--keep', '30%', '--output', path.join(folder, small), '--run', path.join(folder, '.bondwise/tensorize')];
-  await promisify(execFile)(await enginePython(), args, { cwd: folder, env: { ...process.env, PYTHONPATH: path.join(projectRoot, 'engine') } });
-}
-
 // Little is measured: these tests are about the run, not about its figures.
-const session = await openSession(addModels, { 'bondwise.evaluation.length': 64, 'bondwise.evaluation.sequences': 2 });
+const session = await openSession((folder) => addCompressedModel(folder, small), { 'bondwise.evaluation.length': 64, 'bondwise.evaluation.sequences': 2 });
 after(() => session.end());
 const { window } = session;
 const bondwise = new Bondwise(window);

@@ -174,9 +174,9 @@ describe('sensitivity', () => {
         return row;
       };
       const all = layers.map(layer => layer.name);
-      const first = selection.select(folder, all);
+      const first = selection.select(folder, all, {});
       for (const names of [[mildUp.name], [worstDown.name], [worstDown.name]]) {
-        await selection.select(folder, names);
+        await selection.select(folder, names, {});
       }
       arrive();
       await until('the second row', () => revealed[1]);
@@ -192,7 +192,7 @@ describe('sensitivity', () => {
       shown.selection = [rowOf(mildUp.name)];
       selected.fire({ selection: shown.selection });
       assert.deepEqual(told, [[mildUp.name]]);
-      const again = selection.select(folder, [worstDown.name]);
+      const again = selection.select(folder, [worstDown.name], {});
       arrive();
       await again;
       assert.equal(revealed.length, 4, 'the user had gone elsewhere');

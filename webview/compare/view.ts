@@ -8,6 +8,7 @@ import { COLUMNS, figureRows, sortLayers, type FigureRow, type Sort } from './fi
 export interface Actions {
   revealLayer(name: string): void;
   openFolder(path: string): void;
+  showMap(): void;
   sort(sort: Sort): void;
 }
 
@@ -24,6 +25,7 @@ function header(data: CompareData, actions: Actions): HTMLElement {
     h(
       'div',
       { class: 'buttons' },
+      button('Show Model Map', () => actions.showMap()),
       button('Show Compressed Folder', () => actions.openFolder(data.compressed.path)),
       button('Show Original Folder', () => actions.openFolder(data.original.path)),
     ),

@@ -106,6 +106,14 @@ export class LayerSheet {
     this.element.scrollTo(x, y);
   }
 
+  /** Follows another sheet of the same rows, and does not tell it. */
+  scrollBeside({ x, y }: { readonly x: number; readonly y: number }): void {
+    const { scrollLeft, scrollTop } = this.element;
+    if (Math.abs(scrollLeft - x) > 1 || Math.abs(scrollTop - y) > 1) {
+      this.element.scrollTo(x, y);
+    }
+  }
+
   /** Shows a layer that may be out of sight. */
   reveal(layer: string): void {
     const spot = this.#picture?.grid.spotOf(layer);
