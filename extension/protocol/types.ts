@@ -43,6 +43,7 @@ export type RunRequest =
   | ExportRequest;
 export type RunResult =
   TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult;
+export type TensorDiffLine = TensorDiffStep | TensorDiff;
 
 export interface BaseModelRef {
   /**
@@ -3098,6 +3099,75 @@ export interface RunStatusInput {
  */
 export interface TaskList {
   tasks: NamedTask[];
+}
+/**
+ * One tensor of two models, or the weight of a layer that one of them stores otherwise: as cores, or in few bits.
+ */
+export interface TensorChange {
+  name: string;
+  /**
+   * `shape`: other shapes; `unread`: there in both, but what it stands for is not known.
+   */
+  found: 'equal' | 'changed' | 'shape' | 'unread' | 'only-model' | 'only-other';
+  /**
+   * In the model; null where it has none.
+   */
+  shape: number[] | null;
+  other_shape: number[] | null;
+  /**
+   * How the model stores it: `BF16`, `cores, χ 64`, `nf4`.
+   */
+  stored: string | null;
+  other_stored: string | null;
+  /**
+   * Numbers that were, or would be, compared.
+   */
+  parameters: number;
+  /**
+   * ‖other − model‖_F / ‖model‖_F; null where it was not computed, or the model's is 0.
+   */
+  relative?: number | null;
+  /**
+   * Largest absolute difference.
+   */
+  largest?: number | null;
+  /**
+   * Places where either is NaN or infinite: they are left out.
+   */
+  not_finite?: number;
+  /**
+   * Why it was not compared.
+   */
+  problem?: string | null;
+}
+/**
+ * The last line of `diff MODEL OTHER --json`.
+ */
+export interface TensorDiff {
+  kind: 'diff';
+  model: string;
+  other: string;
+  /**
+   * The most changed first, then what was not compared, then what is equal.
+   */
+  tensors: TensorChange[];
+  /**
+   * Of all numbers that were compared together; null where there are none.
+   */
+  relative: number | null;
+  seconds: number;
+}
+/**
+ * One line of `diff MODEL OTHER --json` for each tensor, as it is done.
+ */
+export interface TensorDiffStep {
+  kind: 'step';
+  tensor: TensorChange;
+  /**
+   * Bytes of both models that were read.
+   */
+  done: number;
+  total: number;
 }
 export interface TensorizeInput {
   /**
