@@ -3,6 +3,7 @@ import path from 'node:path';
 import * as vscode from 'vscode';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
+import { compareTensors } from './commands/compareTensors.ts';
 import { EngineCommands } from './commands/engine.ts';
 import { exportModel } from './commands/export.ts';
 import { heal } from './commands/heal.ts';
@@ -20,6 +21,7 @@ import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
 import { ComparePanels } from './panels/compare.ts';
+import { DiffPanels } from './panels/diff.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { MapPanels } from './panels/map.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
@@ -84,6 +86,7 @@ export function activate(context: vscode.ExtensionContext): Api {
   const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
+  const diffs = new DiffPanels({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
   const maps = new MapPanels({
     extension: context.extensionUri,
@@ -126,6 +129,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     reports,
     tensors,
     maps,
+    diffs,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -146,6 +150,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
       showMap: (...args) => showMap({ models, profiles, view: modelsView }, maps, args),
+      compareTensors: (...args) => compareTensors({ models, profiles, view: modelsView }, diffs, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),
       checkEngine: () => engine.check(),

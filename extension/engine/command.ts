@@ -1,4 +1,5 @@
 /** Short commands of the engine: one answer in JSON. */
+import { createInterface } from 'node:readline';
 import { execa } from 'execa';
 import { isDoctor, isInspection, type Validator } from '../protocol/validate.js';
 import type { Doctor, Inspection } from '../protocol/types.ts';
@@ -9,6 +10,8 @@ export interface CommandOptions {
   readonly cwd?: string;
   /** Ends the command at once. */
   readonly signal?: AbortSignal;
+  /** Called with each line on stdout as it comes, the answer included. */
+  readonly onLine?: (line: string) => void;
 }
 
 /** The engine said no. `message` is its reason. */
@@ -30,9 +33,9 @@ export async function runEngine<T>(
   environment: Environment,
   args: readonly string[],
   isValid: Validator<T>,
-  { cwd = environment.engineDir, signal }: CommandOptions = {},
+  { cwd = environment.engineDir, signal, onLine }: CommandOptions = {},
 ): Promise<T> {
-  const { stdout, stderr, exitCode, failed, originalMessage } = await execa(environment.python, engineArguments([...args, '--json']), {
+  const running = execa(environment.python, engineArguments([...args, '--json']), {
     cwd,
     env: engineVariables(environment),
     stdin: 'ignore',
@@ -40,6 +43,10 @@ export async function runEngine<T>(
     forceKillAfterDelay: 500,
     ...(signal && { cancelSignal: signal }),
   });
+  if (onLine) {
+    createInterface({ input: running.stdout }).on('line', onLine);
+  }
+  const { stdout, stderr, exitCode, failed, originalMessage } = await running;
   signal?.throwIfAborted();
   if (failed) {
     const reason = stderr.trim() === '' ? (originalMessage ?? `exit status ${exitCode ?? 'unknown'}`) : stderr.trim();

@@ -21,6 +21,7 @@ export function mapModel(model: Model, found: Sensitivities | undefined): MapMod
     parameters,
     bytes,
     base: lineage?.base.name ?? null,
+    base_path: lineage ? path.resolve(folder, lineage.base.path) : null,
     healed: (lineage?.healing?.length ?? 0) > 0,
     profile: found ? path.basename(found.file) : null,
     layers: model.blocks.flatMap(block => block.layers.map(layer => mapLayer(layer, block, found?.layers.get(layer.name), changeOf(layer)))),

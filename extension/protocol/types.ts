@@ -12,7 +12,8 @@ export type HostMessage =
   | HostTensorFacts
   | HostRun
   | HostHeal
-  | HostMap;
+  | HostMap
+  | HostDiff;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -1345,6 +1346,84 @@ export interface HostCompare {
   data: CompareData;
 }
 /**
+ * How the tensors of two models differ, as far as it is computed.
+ */
+export interface HostDiff {
+  type: 'diff';
+  model: MapChoice;
+  other: MapChoice;
+  state: 'waiting' | 'computing' | 'done' | 'cancelled' | 'failed';
+  /**
+   * What has come since; all of it where `whole`.
+   */
+  added?: TensorChange[];
+  /**
+   * What was told before is forgotten.
+   */
+  whole?: boolean;
+  /**
+   * Bytes of both models that were read.
+   */
+  done?: number;
+  total?: number;
+  /**
+   * Of all together, when it is done.
+   */
+  relative?: number | null;
+  problem?: string | null;
+}
+/**
+ * A model that can be shown beside.
+ */
+export interface MapChoice {
+  name: string;
+  path: string;
+  /**
+   * Where it is, or how it is related.
+   */
+  hint: string;
+}
+/**
+ * One tensor of two models, or the weight of a layer that one of them stores otherwise: as cores, or in few bits.
+ */
+export interface TensorChange {
+  name: string;
+  /**
+   * `shape`: other shapes; `unread`: there in both, but what it stands for is not known.
+   */
+  found: 'equal' | 'changed' | 'shape' | 'unread' | 'only-model' | 'only-other';
+  /**
+   * In the model; null where it has none.
+   */
+  shape: number[] | null;
+  other_shape: number[] | null;
+  /**
+   * How the model stores it: `BF16`, `cores, χ 64`, `nf4`.
+   */
+  stored: string | null;
+  other_stored: string | null;
+  /**
+   * Numbers that were, or would be, compared.
+   */
+  parameters: number;
+  /**
+   * ‖other − model‖_F / ‖model‖_F; null where it was not computed, or the model's is 0.
+   */
+  relative?: number | null;
+  /**
+   * Largest absolute difference.
+   */
+  largest?: number | null;
+  /**
+   * Places where either is NaN or infinite: they are left out.
+   */
+  not_finite?: number;
+  /**
+   * Why it was not compared.
+   */
+  problem?: string | null;
+}
+/**
  * What is new in the training: points to add, or all of them.
  */
 export interface HostHeal {
@@ -1383,6 +1462,7 @@ export interface MapModel {
    * Name of the model that it was made from.
    */
   base?: string | null;
+  base_path?: string | null;
   healed?: boolean;
   /**
    * Name of the file that tells the sensitivities.
@@ -1459,17 +1539,6 @@ export interface MapOutside {
   parameters: number;
   bytes: number;
   tensors: number;
-}
-/**
- * A model that can be shown beside.
- */
-export interface MapChoice {
-  name: string;
-  path: string;
-  /**
-   * Where it is, or how it is related.
-   */
-  hint: string;
 }
 export interface HostReply {
   type: 'reply';
@@ -3101,46 +3170,6 @@ export interface TaskList {
   tasks: NamedTask[];
 }
 /**
- * One tensor of two models, or the weight of a layer that one of them stores otherwise: as cores, or in few bits.
- */
-export interface TensorChange {
-  name: string;
-  /**
-   * `shape`: other shapes; `unread`: there in both, but what it stands for is not known.
-   */
-  found: 'equal' | 'changed' | 'shape' | 'unread' | 'only-model' | 'only-other';
-  /**
-   * In the model; null where it has none.
-   */
-  shape: number[] | null;
-  other_shape: number[] | null;
-  /**
-   * How the model stores it: `BF16`, `cores, χ 64`, `nf4`.
-   */
-  stored: string | null;
-  other_stored: string | null;
-  /**
-   * Numbers that were, or would be, compared.
-   */
-  parameters: number;
-  /**
-   * ‖other − model‖_F / ‖model‖_F; null where it was not computed, or the model's is 0.
-   */
-  relative?: number | null;
-  /**
-   * Largest absolute difference.
-   */
-  largest?: number | null;
-  /**
-   * Places where either is NaN or infinite: they are left out.
-   */
-  not_finite?: number;
-  /**
-   * Why it was not compared.
-   */
-  problem?: string | null;
-}
-/**
  * The last line of `diff MODEL OTHER --json`.
  */
 export interface TensorDiff {
@@ -3152,7 +3181,7 @@ export interface TensorDiff {
    */
   tensors: TensorChange[];
   /**
-   * Of all numbers that were compared together; null where there are none.
+   * Of all numbers together that were compared; what is equal and in few bits was not unpacked.
    */
   relative: number | null;
   seconds: number;
@@ -3229,7 +3258,9 @@ export interface WebviewRequest {
     | 'quantizeLayers'
     | 'showSensitivity'
     | 'showTensors'
-    | 'compareTensors';
+    | 'compareTensors'
+    | 'computeDiff'
+    | 'cancelDiff';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;

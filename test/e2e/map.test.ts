@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { Frame } from 'playwright-core';
 import { Bondwise } from './bondwise.ts';
-import { addCompressedModel, openSession, sampleName } from './setup.ts';
+import { addCompressedModel, eventually, openSession, sampleName } from './setup.ts';
 
 const small = 'small';
 const map = '[role="grid"]';
@@ -31,7 +31,7 @@ void test('Show Model Map shows the whole network; the keyboard reaches a layer,
   await grid.waitFor();
   await frame.getByRole('listitem', { name: /^Embedding: 28/ }).waitFor();
   await grid.focus();
-  for (const key of ['Control+Home', ...Array<string>(20).fill('ArrowDown')]) {
+  for (const key of ['Control+Home', ...Array<string>(20).fill('ArrowDown'), 'ArrowRight', 'ArrowRight']) {
     await window.page.keyboard.press(key);
   }
   const cell = frame.getByRole('gridcell');
@@ -63,10 +63,25 @@ void test('its menu is the tree’s, and the same numbers are a table', async ()
   await frame.getByRole('menuitem', { name: 'Show Tensors' }).waitFor();
   await window.shotInThemes('map-menu');
   await frame.getByRole('menuitem', { name: 'Copy Name' }).click();
-  assert.equal(await window.page.evaluate('navigator.clipboard.readText()'), 'model.layers.21.mlp.gate_proj');
+  await eventually(async () => (await window.page.evaluate('navigator.clipboard.readText()')) === 'model.layers.21.mlp.gate_proj', 10_000, 'the name is in the clipboard');
   await frame.getByText('Table', { exact: true }).click();
   await frame.getByRole('row', { name: /model\.layers\.21\.mlp\.gate_proj.*30%/ }).waitFor();
   await window.shotInThemes('map-table');
+});
+
+void test('Compare Tensors ranks them by change, and search finds one', async () => {
+  const frame = await window.webviewFrame('table');
+  await frame.getByRole('button', { name: 'Compare Tensors' }).click();
+  const diff = await window.webviewFrame('.scroller', 60_000);
+  await diff.getByText(/^8 of 272 tensors changed, all together by /).waitFor({ timeout: 120_000 });
+  assert.match((await diff.getByRole('row').nth(1).innerText()).replaceAll('\n', ' '), /^model\.layers\.2[0-3]\.\S+\.weight \d+%.*BF16 → cores, χ \d+/);
+  await window.shotInThemes('diff');
+  await diff.getByRole('searchbox').fill('21 gate');
+  await diff.getByText('1 of 272').waitFor();
+  await diff.getByRole('searchbox').fill('');
+  await diff.getByRole('combobox', { name: 'Show' }).selectOption({ label: 'equal (264)' });
+  await diff.getByRole('row', { name: /model\.embed_tokens\.weight equal/ }).waitFor();
+  await window.tab(/^Map: /).click();
 });
 
 void test('a reload brings the map back, both models and the selection', async () => {

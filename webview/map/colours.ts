@@ -3,7 +3,7 @@ import type { MapLayer } from '../../extension/protocol/types.ts';
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { t } from '../ui/l10n.ts';
 import { colourAt, makeScale, type Rgb, type Scale, ticks } from '../ui/scale.ts';
-import { bitsOf, type Pair } from './pair.ts';
+import { bitsOf, isOriginal, type Pair } from './pair.ts';
 
 export const COLOURS = ['sensitivity', 'precision', 'change'] as const;
 export type ColourBy = (typeof COLOURS)[number];
@@ -73,9 +73,9 @@ function layersOf({ sides }: Pair): readonly MapLayer[] {
   return sides.flatMap(({ model }) => model.layers);
 }
 
-function continuous(by: ColourBy, title: string, scale: Scale, value: (layer: MapLayer) => number | undefined, format: (value: number) => string, dark: boolean, notes: readonly string[]): Colours {
+function continuous(by: ColourBy, title: string, scale: Scale, value: (layer: MapLayer) => number | undefined, format: (value: number) => string, dark: boolean, isKnown: boolean, notes: readonly string[]): Colours {
   const same = (x: number) => x;
-  const found = ticks(scale, TICKS, same, same);
+  const found = isKnown ? ticks(scale, TICKS, same, same) : [];
   return {
     by,
     title,
@@ -96,9 +96,9 @@ function sensitivity(pair: Pair, dark: boolean): Colours {
   const without = pair.sides.filter(({ model }) => !model.layers.some(layer => value(layer) !== undefined));
   const [first, second] = pair.sides;
   const lent = second && borrowed.size > 0 ? (first.model.profile == null ? first : second) : undefined;
-  return continuous('sensitivity', t('Rise of the loss, nats per token, with about 30% of the layer kept'), makeScale('log', rises, { decades: 4, most: DEAD }), value, formatNumber, dark, [
+  return continuous('sensitivity', t('Rise of the loss, nats per token, with about 30% of the layer kept'), makeScale('log', rises, { decades: 4, most: DEAD }), value, formatNumber, dark, rises.length > 0, [
     ...(lent ? [t('{0} has no profile of its own: its layers have the colours of {1}.', lent.model.name, (lent === first ? second : first)?.model.name ?? '')] : []),
-    ...without.map(({ model }) => t('There is no sensitivity profile of {0} in this workspace. “Profile Sensitivity…” makes one.', model.name)),
+    ...(without.length > 0 ? [t('There is no sensitivity profile of {0} in this workspace. “Profile Sensitivity…” makes one.', without.map(({ model }) => model.name).join(', '))] : []),
   ]);
 }
 
@@ -146,8 +146,10 @@ function change(pair: Pair, dark: boolean): Colours {
   const layers = layersOf(pair);
   const errors = layers.flatMap(layer => layer.change ?? []);
   const unknown = layers.filter(({ changed, change: error }) => changed && changed.length > 0 && typeof error !== 'number');
-  const untold = pair.sides.filter(({ model }) => model.layers.every(({ changed }) => changed == null));
-  return continuous('change', t('Relative error ‖W − Ŵ‖ / ‖W‖ against the original’s layer'), makeScale('linear', errors, { decades: 4, most: 1 }), layer => layer.change ?? undefined, formatPercent, dark, [
+  const original = pair.sides.find(side => isOriginal(pair, side));
+  const isReference = new Set(original?.model.layers);
+  const untold = pair.sides.filter(side => side !== original && side.model.layers.every(({ changed }) => changed == null));
+  return continuous('change', t('Relative error ‖W − Ŵ‖ / ‖W‖ against the original’s layer'), makeScale('linear', errors, { decades: 4, most: 1 }), layer => (isReference.has(layer) ? 0 : (layer.change ?? undefined)), formatPercent, dark, errors.length > 0, [
     ...untold.map(({ model }) =>
       model.base == null
         ? t('Nothing tells what {0} was made from. “Compare Tensors With…” computes how far it is from another model.', model.name)

@@ -12,10 +12,9 @@ export function legend(colours: Colours, { dark }: Theme, isMissing: boolean): r
     swatch.style.background = css(colour);
     return h('li', {}, swatch, text);
   });
-  const isKnown = colours.marks.length > 0 && colours.notes.length < 2;
   return [
     h('div', { class: 'legend-title' }, colours.title),
-    ...(colours.marks.length > 0 && isKnown
+    ...(colours.marks.length > 0
       ? [h('div', { class: 'scale', role: 'img', 'aria-label': t('Colour scale: {0}', colours.marks.map(({ text }) => text).join(', ')) }, ramp(dark, colours.marks))]
       : []),
     h(

@@ -23,15 +23,18 @@ export interface PlacedPair {
 export function pairOf(model: MapModel, beside: MapModel | null | undefined): Pair {
   const models = beside ? [model, beside] : [model];
   const all = models.flatMap(({ layers }) => layers);
-  const [first, second] = models.map(one => ({ model: one, grid: new Grid(one.layers, all) }));
-  if (!first) {
-    throw new Error('There is a model.');
-  }
+  const sideOf = (one: MapModel): Side => ({ model: one, grid: new Grid(one.layers, all) });
   const widths = new Map<string, number>();
   for (const { column, original_parameters } of all) {
     widths.set(column, Math.max(widths.get(column) ?? 0, original_parameters));
   }
-  return { sides: second ? [first, second] : [first], widths: first.grid.columns.map(({ id }) => widths.get(id) ?? 0) };
+  const first = sideOf(model);
+  return { sides: beside ? [first, sideOf(beside)] : [first], widths: first.grid.columns.map(({ id }) => widths.get(id) ?? 0) };
+}
+
+/** Whether a model is what the one beside it was made from: then nothing of it is changed. */
+export function isOriginal({ sides }: Pair, { model }: Side): boolean {
+  return model.base == null && sides.some(other => other.model.base_path === model.path);
 }
 
 /** Of a layer: the same in both models. */

@@ -143,7 +143,7 @@ export class MapView {
       this.#drawPanes(pair, colours);
     }
     this.#legend.hidden = this.#state.table;
-    const isMissing = colours.marks.length > 0 && pair.sides.some(({ model }) => model.layers.some(layer => !colours.of(this.#lent(layer))));
+    const isMissing = pair.sides.some(({ model }) => model.layers.some(layer => !colours.of(this.#lent(layer))));
     this.#legend.replaceChildren(...legend(colours, this.#theme, isMissing));
   }
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bondwise.schema.base import LayerGroup, LayerState, Predicted, Record, Strict
 from bondwise.schema.benchmark import Benchmark
-from bondwise.schema.command_line import TensorFacts, TensorInfo, TensorSpectrum
+from bondwise.schema.command_line import TensorChange, TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
 from bondwise.schema.requests import RunRequest
@@ -118,6 +118,7 @@ class MapModel(Record):
     parameters: int
     bytes: int
     base: Annotated[str | None, Field(description="Name of the model that it was made from.")] = None
+    base_path: str | None = None
     healed: bool = False
     profile: Annotated[str | None, Field(description="Name of the file that tells the sensitivities.")] = None
     layers: list[MapLayer]
@@ -164,6 +165,8 @@ class WebviewRequest(Strict):
         "showSensitivity",
         "showTensors",
         "compareTensors",
+        "computeDiff",
+        "cancelDiff",
     ]
     argument: (
         Annotated[
@@ -276,6 +279,21 @@ class HostTensorFacts(Strict):
     problem: str | None = None
 
 
+class HostDiff(Strict):
+    """How the tensors of two models differ, as far as it is computed."""
+
+    type: Literal["diff"] = "diff"
+    model: MapChoice
+    other: MapChoice
+    state: Literal["waiting", "computing", "done", "cancelled", "failed"]
+    added: Annotated[list[TensorChange], Field(description="What has come since; all of it where `whole`.")] = []
+    whole: Annotated[bool, Field(description="What was told before is forgotten.")] = False
+    done: Annotated[int, Field(description="Bytes of both models that were read.")] = 0
+    total: int = 0
+    relative: Annotated[float | None, Field(description="Of all together, when it is done.")] = None
+    problem: str | None = None
+
+
 class HostRun(Strict):
     """The run of the panel, as it stands now."""
 
@@ -304,7 +322,8 @@ HostMessage = Annotated[
     | HostTensorFacts
     | HostRun
     | HostHeal
-    | HostMap,
+    | HostMap
+    | HostDiff,
     Field(discriminator="type"),
 ]
 """Extension → webview."""
