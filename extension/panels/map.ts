@@ -16,11 +16,20 @@ export const MAP_VIEW_TYPE = 'bondwise.map';
 /** Milliseconds in which changes are gathered. */
 const SETTLE = 200;
 
+/** The tree's commands by the page's requests. */
+const COMMANDS = {
+  tensorizeLayers: 'tensorize',
+  quantizeLayers: 'quantize',
+  profileLayers: 'profileSensitivity',
+  showSensitivity: 'showSensitivity',
+  showTensors: 'showTensors',
+} as const;
+
 export interface MapActions {
   /** Selects a layer of the model in the Models view. */
   readonly revealLayer: (folder: string, layer: string) => Promise<void>;
   /** What the tree's context menu does with these layers. */
-  readonly layerCommand: (command: 'tensorize' | 'quantize' | 'profileSensitivity' | 'showSensitivity' | 'showTensors', folder: string, layers: readonly string[]) => Promise<void>;
+  readonly layerCommand: (command: (typeof COMMANDS)[keyof typeof COMMANDS], folder: string, layers: readonly string[]) => Promise<void>;
   readonly compareTensors: (folder: string, other: string) => Promise<void>;
   /** Tells the user why something that was begun did not work. */
   readonly failed: (error: unknown) => void;
@@ -148,17 +157,15 @@ class MapPanel implements vscode.Disposable {
       case 'revealLayer':
         return actions.revealLayer(this.#mine(argument), names[0] ?? '');
       case 'tensorizeLayers':
-        return this.#begin(actions.layerCommand('tensorize', this.#mine(argument), names));
       case 'quantizeLayers':
-        return this.#begin(actions.layerCommand('quantize', this.#mine(argument), names));
       case 'profileLayers':
-        return this.#begin(actions.layerCommand('profileSensitivity', this.#mine(argument), names));
       case 'showSensitivity':
-        return this.#begin(actions.layerCommand('showSensitivity', this.#mine(argument), names));
       case 'showTensors':
-        return this.#begin(actions.layerCommand('showTensors', this.#mine(argument), names));
+        this.#begin(actions.layerCommand(COMMANDS[method], this.#mine(argument), names));
+        return;
       case 'compareTensors':
-        return this.#begin(actions.compareTensors(this.#folder, this.#mine(argument)));
+        this.#begin(actions.compareTensors(this.#folder, this.#mine(argument)));
+        return;
       case 'copyText':
         await vscode.env.clipboard.writeText(names.join('\n'));
         return;

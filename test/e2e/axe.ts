@@ -20,7 +20,7 @@ export async function assertAccessible(window: Workbench, find: () => Promise<Fr
     await frame.evaluate('document.documentElement.style.forcedColorAdjust = "none"');
     await frame.evaluate(source);
     const options = { iframes: false, preload: false, resultTypes: ['violations'], rules: Object.fromEntries(BESIDE_THE_POINT.map((rule) => [rule, { enabled: false }])) };
-    const { violations } = (await frame.evaluate(`axe.run(document, ${JSON.stringify(options)})`)) as AxeResults;
+    const { violations } = await frame.evaluate<AxeResults>(`axe.run(document, ${JSON.stringify(options)})`);
     await frame.evaluate('document.documentElement.style.forcedColorAdjust = ""');
     for (const { id, impact, nodes } of violations) {
       found.push(...nodes.map(({ target, failureSummary = '' }) => `${theme}: ${id} (${impact ?? 'no'} impact) at ${target.join(' ')}: ${failureSummary.replaceAll(/\s+/g, ' ')}`));

@@ -2,7 +2,6 @@
 import type { MapLayer } from '../../extension/protocol/types.ts';
 import { formatShare } from '../../extension/views/measured.ts';
 import { columnAt, GAP, type Geometry, widthOf } from '../ui/geometry.ts';
-import type { Grid } from '../ui/grid.ts';
 import { outline, striped } from '../ui/paint.ts';
 import { css, inkOn, type Rgb } from '../ui/scale.ts';
 import type { Picture } from '../ui/sheet.ts';
@@ -69,7 +68,7 @@ function draw(context: CanvasRenderingContext2D, { side: { grid }, colourOf, sel
       write(context, formatShare(kept), { left, top, height, width, filled }, colour, theme);
     }
   }
-  outline(context, grid as Grid, selected, geometry, theme);
+  outline(context, grid, selected, geometry, theme);
 }
 
 /** Where it can be read: in what is left empty, else in what is filled, else not at all. */

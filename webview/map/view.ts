@@ -191,7 +191,7 @@ export class MapView {
   }
 
   #select(index: 0 | 1, names: ReadonlySet<string>, settled: boolean): void {
-    const side = this.#pair?.sides[index];
+    const side = this.#side(index);
     const places = new Set(side?.model.layers.filter(({ name }) => names.has(name)).map(placeOf));
     if (settled) {
       this.#choose(places, index);
@@ -230,7 +230,7 @@ export class MapView {
     clearTimeout(this.#telling);
     this.#telling = setTimeout(() => {
       this.#telling = undefined;
-      this.#asker.ask('selectLayers', this.#pair?.sides[index]?.model.path, { layers: layers.map(({ name }) => name) });
+      this.#asker.ask('selectLayers', this.#side(index)?.model.path, { layers: layers.map(({ name }) => name) });
     }, CALM_MS);
   }
 
@@ -265,8 +265,14 @@ export class MapView {
     return new Set(side.model.layers.filter(layer => this.#selected.has(placeOf(layer))).map(({ name }) => name));
   }
 
+  /** Undefined where there is one model only. */
+  #side(index: 0 | 1): Side | undefined {
+    const sides: readonly Side[] = this.#pair?.sides ?? [];
+    return sides[index];
+  }
+
   #chosenOf(index: 0 | 1): readonly MapLayer[] {
-    return this.#pair?.sides[index]?.model.layers.filter(layer => this.#selected.has(placeOf(layer))) ?? [];
+    return this.#side(index)?.model.layers.filter(layer => this.#selected.has(placeOf(layer))) ?? [];
   }
 
   #placeOf(name: string): string | undefined {
@@ -280,7 +286,7 @@ export class MapView {
     const own = this.#chosenOf(index);
     const side = own.length > 0 ? index : 1;
     const layers = own.length > 0 ? own : this.#chosenOf(1);
-    const folder = this.#pair?.sides[side]?.model.path;
+    const folder = this.#side(side)?.model.path;
     if (folder !== undefined && layers.length > 0) {
       const label = layers.length === 1 ? (layers[0]?.name ?? '') : t('{0} layers', layers.length);
       showMenu(label, mapMenu(layers, method => this.#asker.ask(method, folder, { layers: layers.map(({ name }) => name) })), at, from);
@@ -288,7 +294,7 @@ export class MapView {
   }
 
   #compareTensors(): void {
-    const other = this.#pair?.sides[1]?.model.path;
+    const other = this.#side(1)?.model.path;
     if (other !== undefined) {
       this.#asker.ask('compareTensors', other);
     }
