@@ -140,6 +140,8 @@ describe('sensitivity', () => {
       assert.deepEqual([...(told?.layers ?? [])].sort(), layers.filter(layer => layer.block === 0).map(layer => layer.name).sort());
       assert.equal(page.of('selection').length, 1, 'nothing that the page had selected itself came back');
       assert.equal(view.description, '');
+      await extension.selection.select(folder, [mildUp.name], {});
+      assert.deepEqual(page.of('selection').at(-1)?.layers, [mildUp.name], 'what another view of the model selects is selected here');
       page.close();
     });
 
@@ -167,7 +169,8 @@ describe('sensitivity', () => {
       const Selection = extension.selection.constructor as typeof LayerSelection;
       const selection = new Selection(extension.modelsTree, view);
       const told: (readonly string[])[] = [];
-      selection.onDidSelect(({ layers: names }) => told.push(names));
+      const others: (readonly string[])[] = [];
+      selection.onDidSelect(({ layers: names, by }) => (by ? others : told).push(names));
       const rowOf = (layer: string) => {
         const row = extension.modelsTree.nodeOf(folder, layer);
         assert.ok(row);
@@ -196,6 +199,7 @@ describe('sensitivity', () => {
       arrive();
       await again;
       assert.equal(revealed.length, 4, 'the user had gone elsewhere');
+      assert.deepEqual(others, [all, [mildUp.name], [worstDown.name], [worstDown.name], [worstDown.name]], 'other views are told each time');
       selection.dispose();
     });
 
