@@ -34,7 +34,7 @@ function header(data: CompareData, actions: Actions): HTMLElement {
 
 function figures(data: CompareData): HTMLElement {
   const { evaluation } = data.healed ?? data.compressed;
-  const heads = ['', 'Original', 'Compressed', ...(data.healed ? ['Healed'] : []), 'Change'];
+  const heads = ['Original', 'Compressed', ...(data.healed ? ['Healed'] : []), 'Change'];
   const note = evaluation
     ? `Measured on ${formatParameters(evaluation.tokens)} tokens of ${evaluation.data === 'builtin' ? 'the built-in text' : evaluation.data}, the same for all.`
     : 'Perplexity, speed and sample text were not measured: Tensorize… and Heal Model… measure them when their last step says so.';
@@ -44,11 +44,11 @@ function figures(data: CompareData): HTMLElement {
     h('h2', { id: 'figures' }, 'Figures'),
     h(
       'div',
-      { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'figures' },
+      { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'figures' },
       h(
         'table',
         { class: 'figures' },
-        h('thead', {}, h('tr', {}, ...heads.map(text => h('th', { scope: 'col' }, text)))),
+        h('thead', {}, h('tr', {}, h('td', {}), ...heads.map(text => h('th', { scope: 'col' }, text)))),
         h('tbody', {}, ...figureRows(data).map(figureRow)),
       ),
     ),
@@ -102,7 +102,7 @@ function layers(all: readonly LayerFigures[], sort: Sort, actions: Actions): HTM
     h('p', { class: 'note' }, `${count}, ${formatParameters(before)} → ${formatParameters(after)} parameters (${formatPercent(after / before)} kept).`),
     h(
       'div',
-      { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'layers' },
+      { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'layers' },
       h(
         'table',
         { class: 'layers' },

@@ -17,7 +17,7 @@ export interface Known {
 }
 
 export class Details {
-  readonly element = h('section', { class: 'details', 'aria-label': 'Chosen tensor' });
+  readonly element = h('section', { class: 'details', tabindex: '0', 'aria-label': 'Chosen tensor' });
   readonly #plot = new LinePlot();
   readonly #askSpectrum: () => void;
 

@@ -20,7 +20,7 @@ export function columnLabels(sheet: string, grid: Grid, { edges }: Geometry, cho
     const head = h(
       'div',
       { role: 'columnheader', id: `${sheet}-head-${index}`, 'aria-colindex': String(index + 2), 'aria-label': column.id, title: `${column.id}: select the column` },
-      width < NARROW ? undefined : column.label,
+      width < NARROW ? h('span', { class: 'unseen' }, column.label) : column.label,
     );
     head.style.width = `${width}px`;
     head.addEventListener('click', event => choose({ row: -1, column: index }, event));
@@ -36,7 +36,7 @@ export function columnLabels(sheet: string, grid: Grid, { edges }: Geometry, cho
     groups.append(element);
     start = end;
   }
-  return [groups, h('div', { role: 'row', 'aria-rowindex': '1', 'aria-owns': `${sheet}-head--1` }, ...heads)];
+  return [groups, h('div', { role: 'row', 'aria-rowindex': '1' }, ...heads)];
 }
 
 export function rowLabels(sheet: string, grid: Grid, height: number, choose: Choose): readonly HTMLElement[] {

@@ -45,7 +45,7 @@ export class LayerSheet {
   readonly #actions: SheetActions;
   readonly #canvas = document.createElement('canvas');
   readonly #hovered = h('div', { class: 'hovered', hidden: '' });
-  readonly #cells = h('div', { class: 'cells', role: 'presentation' }, this.#canvas, this.#hovered);
+  readonly #cells = h('div', { class: 'cells', role: 'rowgroup' }, this.#canvas, this.#hovered);
   readonly #heads = h('div', { class: 'heads', role: 'rowgroup' });
   readonly #rows = h('div', { class: 'labels', role: 'rowgroup' });
   /** Of its elements' ids: there may be two in a page. */
@@ -59,6 +59,8 @@ export class LayerSheet {
   #labels = '';
   #active: Spot = { row: 0, column: 0 };
   #activeCell: HTMLElement | undefined;
+  /** Of the active cell: in the document only with it. */
+  #activeRow: HTMLElement | undefined;
   #dragged: { readonly from: Spot; readonly before: Selection; readonly keep: boolean } | undefined;
   #asked = false;
   /** How often something else was shown: a hover says what it was when it opened. */
@@ -70,7 +72,7 @@ export class LayerSheet {
     this.#sheet = h(
       'div',
       { class: 'sheet', role: 'grid', tabindex: '0', 'aria-multiselectable': 'true', 'aria-describedby': `${this.#id}-help` },
-      this.#all,
+      h('div', { class: 'rows', role: 'rowgroup' }, h('div', { class: 'rows', role: 'row', 'aria-rowindex': '1' }, this.#all)),
       this.#heads,
       this.#rows,
       this.#cells,
@@ -333,8 +335,9 @@ export class LayerSheet {
     const isHead = spot.row < 0 || spot.column < 0;
     const id = `${this.#id}-${spot.row < 0 ? `head-${spot.column}` : spot.column < 0 ? `block-${spot.row}` : `cell-${spot.row}-${spot.column}`}`;
     this.#sheet.querySelectorAll('.active').forEach(element => element.classList.remove('active'));
-    if (this.#activeCell?.id !== id && this.#activeCell?.parentElement === this.#cells) {
-      this.#activeCell.remove();
+    if (this.#activeCell?.id !== id) {
+      this.#activeRow?.remove();
+      this.#activeRow = undefined;
     }
     if (isHead) {
       this.#activeCell = document.getElementById(id) ?? undefined;
@@ -345,9 +348,8 @@ export class LayerSheet {
     if (this.#activeCell?.id !== id) {
       // Another element each time: a screen reader reads what becomes active, not what changes its place.
       this.#activeCell = h('div', { role: 'gridcell', id, 'aria-colindex': String(spot.column + 2) });
-      this.#cells.append(this.#activeCell);
-      this.#rows.querySelectorAll('[aria-owns]').forEach(row => row.removeAttribute('aria-owns'));
-      this.#rows.children[spot.row]?.setAttribute('aria-owns', id);
+      this.#activeRow = h('div', { class: 'rows', role: 'row', 'aria-rowindex': String(spot.row + 2) }, this.#activeCell);
+      this.#cells.append(this.#activeRow);
     }
     const layer = grid.at(spot);
     this.#activeCell.classList.add('active');
