@@ -87,7 +87,7 @@ void test('Compare Tensors ranks them by change, and search finds one', async ()
 void test('a reload brings the map back, both models and the selection', async () => {
   await window.reload();
   const frame = await window.webviewFrame('table', 60_000);
-  await frame.getByText(`Layers of ${small} and ${sampleName}`).waitFor();
+  await frame.getByText(`Layers of ${small} (1st) and ${sampleName} (2nd)`).waitFor();
   await frame.locator('tr.selected', { hasText: 'model.layers.21.mlp.gate_proj' }).waitFor();
 });
 

@@ -36,7 +36,7 @@ export interface Colours {
 const DEAD = 10;
 /** Bits at the two ends of the scale: below two bits and above 32 there is nothing. */
 const BITS = [1.5, 32] as const;
-const TICKS = 3;
+const TICKS = 4;
 
 export function nameOf(by: ColourBy): string {
   return { sensitivity: t('Sensitivity'), precision: t('Precision'), change: t('Change') }[by];

@@ -54,22 +54,32 @@ export function modelText({ parameters, bytes, base, healed }: MapModel): string
   return [t('{0} parameters', formatParameters(parameters)), formatBytes(bytes), ...(base == null ? [] : [healed ? t('made from {0}, healed', base) : t('made from {0}', base)])].join(' · ');
 }
 
-/** Of the table: what the map draws, as numbers; of two models side by side. */
+/** Of the table: what the map draws, as numbers; of two models each figure beside the other's. */
 export function columnsOf({ sides }: Pair, borrowed: ReadonlyMap<string, NonNullable<MapLayer['sensitivity']>>): readonly Column<PlacedPair>[] {
-  const none = '–';
-  const several = sides.length > 1;
-  const columns = sides.flatMap(({ model }, side) => {
-    const cell = (text: (layer: MapLayer) => string) => ({ of }: PlacedPair) => (of[side] ? text(of[side]) : none);
-    const order = (value: (layer: MapLayer) => number | string | undefined) => ({ of }: PlacedPair) => (of[side] ? value(of[side]) : undefined);
-    const name = (text: string) => (several ? `${text}, ${model.name}` : text);
-    const known = (layer: MapLayer) => layer.sensitivity ?? borrowed.get(layer.name);
-    return [
-      { id: `parameters ${side}`, name: name(t('Parameters')), hint: t('Stored numbers of the layer, bias included.'), text: cell(layer => formatParameters(layer.parameters)), order: order(layer => layer.parameters) },
-      { id: `kept ${side}`, name: name(t('Kept')), hint: t('Parameters, of the dense layer’s.'), text: cell(layer => formatShare(keptOf(layer))), order: order(keptOf) },
-      { id: `stored ${side}`, name: name(t('Stored as')), hint: t('Data type or scheme, and bits of a stored number.'), text: cell(layer => t('{0}, {1} bits', precisionOf(layer), formatNumber(bitsOf(layer)))), order: order(bitsOf) },
-      { id: `sensitivity ${side}`, name: name(t('Sensitivity')), hint: t('Rise of the mean loss, nats per token, at the size that is named.'), text: cell(layer => sensitivityText(known(layer))), order: order(layer => known(layer)?.rise) },
-      { id: `change ${side}`, name: name(t('Change')), hint: t('‖W − Ŵ‖ / ‖W‖, Frobenius norm, against the original’s layer.'), text: cell(changeText), order: order(layer => layer.change ?? undefined) },
-    ];
-  });
+  const known = (layer: MapLayer) => layer.sensitivity ?? borrowed.get(layer.name);
+  const figures: readonly Figure[] = [
+    { id: 'parameters', name: t('Parameters'), hint: t('Stored numbers of the layer, bias included.'), text: layer => formatParameters(layer.parameters), order: layer => layer.parameters },
+    { id: 'kept', name: t('Kept'), hint: t('Parameters, of the dense layer’s.'), text: layer => formatShare(keptOf(layer)), order: keptOf },
+    { id: 'stored', name: t('Stored as'), hint: t('Data type or scheme, and bits of a stored number.'), text: layer => t('{0}, {1} bits', precisionOf(layer), formatNumber(bitsOf(layer))), order: bitsOf },
+    { id: 'sensitivity', name: t('Sensitivity'), hint: t('Rise of the mean loss, nats per token, at the size that is named.'), text: layer => sensitivityText(known(layer)), order: layer => known(layer)?.rise },
+    { id: 'change', name: t('Change'), hint: t('‖W − Ŵ‖ / ‖W‖, Frobenius norm, against the original’s layer.'), text: changeText, order: layer => layer.change ?? undefined },
+  ];
+  const columns = figures.flatMap(({ id, name, hint, text, order }) =>
+    sides.map(({ model }, side): Column<PlacedPair> => ({
+      id: `${id} ${side}`,
+      name: sides.length === 1 ? name : side === 0 ? t('{0}, 1st', name) : t('{0}, 2nd', name),
+      hint: sides.length === 1 ? hint : `${model.name}: ${hint}`,
+      text: ({ of }) => (of[side] ? text(of[side]) : '–'),
+      order: ({ of }) => (of[side] ? order(of[side]) : undefined),
+    })),
+  );
   return [{ id: 'layer', name: t('Layer'), hint: t('Module path. Press to select it.'), text: ({ layer }) => layer.name, order: ({ layer }) => layer.name }, ...columns];
+}
+
+interface Figure {
+  readonly id: string;
+  readonly name: string;
+  readonly hint: string;
+  readonly text: (layer: MapLayer) => string;
+  readonly order: (layer: MapLayer) => number | string | undefined;
 }

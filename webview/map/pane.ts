@@ -62,7 +62,8 @@ export class Pane {
     this.#label = label;
     this.#name.hidden = this.#facts.hidden = input.isOne;
     this.#name.textContent = model.name;
-    this.#facts.textContent = modelText(model);
+    this.#facts.textContent = this.#facts.title = modelText(model);
+    this.#name.title = model.path;
     this.element.setAttribute('aria-label', model.name);
     this.#draw(input.selected);
   }

@@ -156,7 +156,7 @@ export class MapView {
 
   #drawTable(pair: Pair): void {
     const [first, second] = pair.sides;
-    const caption = second ? t('Layers of {0} and {1}', first.model.name, second.model.name) : t('Layers of {0}', first.model.name);
+    const caption = second ? t('Layers of {0} (1st) and {1} (2nd)', first.model.name, second.model.name) : t('Layers of {0}', first.model.name);
     const selected = new Set(placesOf(pair).flatMap(({ layer }) => (this.#selected.has(placeOf(layer)) ? [layer.name] : [])));
     this.#table.show(caption, placesOf(pair), columnsOf(pair, this.#borrowed), this.#state.sort, selected);
   }

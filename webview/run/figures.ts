@@ -35,7 +35,7 @@ export class MeasuredFigures {
       h('p', { class: 'note' }, `On ${data === 'builtin' ? 'the built-in text' : (data ?? '')}, the same for all.`),
       h(
         'div',
-        { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'measured' },
+        { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'measured' },
         h(
           'table',
           {},
