@@ -6,6 +6,7 @@ import { after, test } from 'node:test';
 import type { Frame } from 'playwright-core';
 import { isLineage, isRunEvent } from '../../extension/protocol/validate.js';
 import type { RunEvent } from '../../extension/protocol/types.ts';
+import { assertAccessible } from './axe.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
 import { addCompressedModel, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
 
@@ -102,6 +103,7 @@ void test('it finishes, and the healed model stands in the tree', async () => {
   await frame.locator('caption', { hasText: 'the latest first' }).waitFor();
   await window.shotInThemes('heal-table');
   await frame.getByText('Charts', { exact: true }).click();
+  await assertAccessible(window, () => window.webviewFrame(charts));
   await bondwise.open();
   await bondwise.described(await bondwise.openPath(path.basename(healed)), new RegExp(`healed · \\d.*% of ${sampleName}`));
   await window.shotInThemes('heal-done');
@@ -110,7 +112,7 @@ void test('it finishes, and the healed model stands in the tree', async () => {
 void test('Compare shows original, compressed and healed', async () => {
   await window.contextMenu(bondwise.run(title), 'Compare With Original');
   const frame = await window.webviewFrame('.figures');
-  const heads = await frame.locator('.figures thead th').allInnerTexts();
+  const heads = await frame.locator('.figures thead tr > *').allInnerTexts();
   assert.deepEqual(heads, ['', 'Original', 'Compressed', 'Healed', 'Change']);
   assert.equal(await frame.locator('.samples figure').count(), 3);
   await window.shotInThemes('heal-compare');

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { Frame } from 'playwright-core';
+import { assertAccessible } from './axe.ts';
 import { Bondwise } from './bondwise.ts';
 import { addCompressedModel, eventually, openSession, sampleName } from './setup.ts';
 
@@ -54,6 +55,7 @@ void test('the original stands beside it, layer by layer, and a choice in the tr
     await frame.getByRole('combobox', { name: 'Colour' }).selectOption({ label: colour });
     await window.shotInThemes(`map-${colour.toLowerCase()}`);
   }
+  await assertAccessible(window, () => window.webviewFrame(map));
 });
 
 void test('its menu is the tree’s, and the same numbers are a table', async () => {
@@ -67,6 +69,7 @@ void test('its menu is the tree’s, and the same numbers are a table', async ()
   await frame.getByText('Table', { exact: true }).click();
   await frame.getByRole('row', { name: /model\.layers\.21\.mlp\.gate_proj.*30%/ }).waitFor();
   await window.shotInThemes('map-table');
+  await assertAccessible(window, () => window.webviewFrame('table'));
 });
 
 void test('Compare Tensors ranks them by change, and search finds one', async () => {
@@ -76,6 +79,7 @@ void test('Compare Tensors ranks them by change, and search finds one', async ()
   await diff.getByText(/^8 of 272 tensors changed, all together by /).waitFor({ timeout: 120_000 });
   assert.match((await diff.getByRole('row').nth(1).innerText()).replaceAll('\n', ' '), /^model\.layers\.2[0-3]\.\S+\.weight \d+%.*BF16 → cores, χ \d+/);
   await window.shotInThemes('diff');
+  await assertAccessible(window, () => window.webviewFrame('.scroller'));
   await diff.getByRole('searchbox').fill('21 gate');
   await diff.getByText('1 of 272').waitFor();
   await diff.getByRole('searchbox').fill('');
