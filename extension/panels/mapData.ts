@@ -78,6 +78,9 @@ function changes(lineage: Lineage | undefined): (layer: Layer) => Change {
   const quantized = new Map(lineage.quantization?.result.layers.map(layer => [layer.name, layer.relative_error]));
   const cores = new Set([...quantized.keys()].flatMap(name => /^(.+)\.cores\.\d+$/.exec(name)?.[1] ?? []));
   const healing = lineage.healing ?? [];
+  const quantizedAt = lineage.quantization?.created ?? '';
+  const after = healing.filter(({ created }) => quantizedAt !== '' && created > quantizedAt);
+  const before = healing.filter(one => !after.includes(one));
   // Names, globs and expressions: which layers they mean is the engine's to say.
   const trainedBesides = healing.some(({ request: { train } }) => Array.isArray(train) && train.some(what => what !== 'norms'));
   return ({ name }) => {
@@ -85,10 +88,13 @@ function changes(lineage: Lineage | undefined): (layer: Layer) => Change {
     if (low === undefined && trainedBesides) {
       return { changed: null, change: null, change_before: null };
     }
+    const isFew = few !== undefined || cores.has(name);
     const changed: ('tensorized' | 'healed' | 'quantized')[] = [
       ...(low === undefined ? [] : (['tensorized'] as const)),
-      ...(low !== undefined && healing.length > 0 ? (['healed'] as const) : []),
-      ...(few !== undefined || cores.has(name) ? (['quantized'] as const) : []),
+      ...(low !== undefined && before.length > 0 ? (['healed'] as const) : []),
+      ...(isFew ? (['quantized'] as const) : []),
+      // What was quantized is healed by thin matrices beside it.
+      ...(isFew && after.length > 0 ? (['healed'] as const) : []),
     ];
     if (changed.length > 1) {
       return { changed, change: null, change_before: low ?? few ?? null };

@@ -77,18 +77,19 @@ describe('what the map is told of a model', () => {
   });
 
   const changed = (parts: Partial<Record<keyof Lineage, unknown>>) => mapModel(model('m', SMALL, lineage(parts)), undefined).layers.slice(0, 2).map(({ changed: steps, change, change_before }) => [steps, change, change_before]);
-  const quantized = (names: readonly string[]) => ({ source: { path: '../small', name: 'small', fingerprint: '' }, result: { layers: names.map(name => ({ name: `model.layers.0.${name}`, relative_error: 0.125 })) } });
+  const quantized = (names: readonly string[]) => ({ created: '2026-02', source: { path: '../small', name: 'small', fingerprint: '' }, result: { layers: names.map(name => ({ name: `model.layers.0.${name}`, relative_error: 0.125 })) } });
 
   test('tells a change only where it was measured after the last step', () => {
     expect(original.layers[0]?.changed).toBeNull();
     expect(changed({ result: TENSORIZED })).toEqual([[[], 0, null], [['tensorized'], 0.25, null]]);
     expect(changed({ quantization: quantized(['self_attn.q_proj']) })).toEqual([[['quantized'], 0.125, null], [[], 0, null]]);
-    expect(changed({ result: TENSORIZED, healing: [{ request: { train: ['norms'] } }] })).toEqual([[[], 0, null], [['tensorized', 'healed'], null, 0.25]]);
+    expect(changed({ quantization: quantized(['self_attn.q_proj']), healing: [{ created: '2026-03', request: {} }] })).toEqual([[['quantized', 'healed'], null, 0.125], [[], 0, null]]);
+    expect(changed({ result: TENSORIZED, healing: [{ created: '2026-01', request: { train: ['norms'] } }] })).toEqual([[[], 0, null], [['tensorized', 'healed'], null, 0.25]]);
     expect(changed({ result: TENSORIZED, quantization: quantized(['mlp.up_proj.cores.0']) })).toEqual([[[], 0, null], [['tensorized', 'quantized'], null, 0.25]]);
   });
 
   test('does not call a layer unchanged that a healing may have trained', () => {
-    expect(changed({ result: TENSORIZED, healing: [{ request: { train: ['*.q_proj'] } }] })[0]).toEqual([null, null, null]);
+    expect(changed({ result: TENSORIZED, healing: [{ created: '2026-01', request: { train: ['*.q_proj'] } }] })[0]).toEqual([null, null, null]);
   });
 
   test('offers related models first', () => {
