@@ -65,7 +65,16 @@ def load_model(
     except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise loading_error(checkpoint.folder, error) from error
     check_keys(checkpoint.folder, missing=info["missing_keys"], unexpected=info["unexpected_keys"], mismatched=info["mismatched_keys"])
+    if dtype is not None and "quantization_config" in checkpoint.config:
+        _cast_floats(model, dtype)
     return cast("PreTrainedModel", model.eval())
+
+
+def _cast_floats(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """What transformers leaves as it is stored beside quantized weights, whatever dtype it is asked for: norms, embedding, biases, head."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _quiet_bitsandbytes(folder: Path) -> None:
