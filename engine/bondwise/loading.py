@@ -203,3 +203,9 @@ def use_private_module_cache() -> None:
 
         _module_cache = tempfile.TemporaryDirectory(prefix="bondwise-modules-")
         cast("Any", dynamic_module_utils).HF_MODULES_CACHE = _module_cache.name
+
+
+def forget_private_module_cache() -> None:
+    """Removes that folder; what ends this process without its usual end calls it before."""
+    if _module_cache is not None:
+        _module_cache.cleanup()

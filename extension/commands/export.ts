@@ -1,4 +1,4 @@
-/** “Export…”: a compressed model as its base architecture, for tools that know no other. */
+/** “Export…”: a compressed or quantized model as its base architecture, for tools that know no other. */
 import path from 'node:path';
 import * as vscode from 'vscode';
 import type { Model } from '../checkpoint/index.ts';
@@ -18,7 +18,7 @@ export async function exportModel(parts: TensorizeParts, [clicked]: readonly unk
   const compressed = parts.models.entries.flatMap(({ model }) => (model?.lineage ? [model] : []));
   let model: Model | undefined = isTreeNode(clicked) ? modelOf(clicked).entry.model : compressed.length === 1 ? compressed[0] : undefined;
   if (compressed.length === 0 || (model && !model.lineage)) {
-    throw new Error(vscode.l10n.t('Only a compressed model can be exported: others are what other tools load already.'));
+    throw new Error(vscode.l10n.t('Only a compressed or quantized model can be exported: others are what other tools load already.'));
   }
   const ask = model === undefined;
   let name = '';
@@ -55,6 +55,8 @@ function denseItem(model: Model | undefined): vscode.QuickPickItem {
   return {
     label: vscode.l10n.t('Dense weights, base architecture'),
     description: model ? vscode.l10n.t('from {0}', formatBytes(model.bytes)) : '',
-    detail: vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. The accuracy of the compressed model, the size of the original.'),
+    detail: model?.lineage?.quantization
+      ? vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. Weights in few bits are written out: the accuracy of this model, the size of the original.')
+      : vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. The accuracy of the compressed model, the size of the original.'),
   };
 }

@@ -1040,6 +1040,10 @@ export interface ExportResult {
    * That were contracted.
    */
   layers: number;
+  /**
+   * Weights, of layers and cores, that were stored in few bits.
+   */
+  dequantized?: number;
   parameters: number;
   bytes: number;
   compressed_parameters: number;
