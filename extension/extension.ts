@@ -2,6 +2,7 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
+import { chatWithModels } from './commands/chat.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
 import { exportModel } from './commands/export.ts';
@@ -18,6 +19,7 @@ import { followRunRoots } from './commands/startRun.ts';
 import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
+import { ChatPanels } from './panels/chat.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
@@ -53,6 +55,7 @@ export interface Api {
   readonly plans: PlanOverlays;
   readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
+  readonly chats: ChatPanels;
 }
 
 export function activate(context: vscode.ExtensionContext): Api {
@@ -95,6 +98,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     },
   });
   const report = (file: string) => reports.show(file);
+  const chats = new ChatPanels({ context, extension: context.extensionUri, models, environment: () => engine.require(), log });
   const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
@@ -114,6 +118,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     heatmaps,
     reports,
     tensors,
+    chats,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -130,6 +135,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
       benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
       showBenchmark: (...args) => showBenchmark(report, args),
+      chat: (...args) => chatWithModels(models, folders => chats.chat(folders), args),
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
@@ -142,5 +148,5 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports };
+  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, chats };
 }

@@ -56,7 +56,7 @@ function denseItem(model: Model | undefined): vscode.QuickPickItem {
     label: vscode.l10n.t('Dense weights, base architecture'),
     description: model ? vscode.l10n.t('from {0}', formatBytes(model.bytes)) : '',
     detail: model?.lineage?.quantization
-      ? vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. Weights in few bits are written out: the accuracy of this model, the size of the original.')
-      : vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. The accuracy of the compressed model, the size of the original.'),
+      ? vscode.l10n.t('For GGUF converters, vLLM: this model’s accuracy, its bits written out, full size.')
+      : vscode.l10n.t('For GGUF converters, vLLM: this model’s accuracy at the size of the original.'),
   };
 }

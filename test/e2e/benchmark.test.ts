@@ -23,6 +23,11 @@ const { window } = session;
 const bondwise = new Bondwise(window);
 const file = path.join(session.folder, `${sampleName}.benchmark.json`);
 
+/** Opens the model's row, or closes it. */
+async function twistie(name: string): Promise<void> {
+  await (await bondwise.openPath(name)).locator('.monaco-tl-twistie').click();
+}
+
 async function done(kind: string): Promise<boolean> {
   return [...(await readRuns(session.folder)).entries()].some(([name, { state }]) => name.includes(`-${kind}-`) && state === 'done');
 }
@@ -58,7 +63,11 @@ void test('Quantize… shows what each choice makes of a block, and makes it', a
   assert.equal(await window.quickInputBox().inputValue(), quantized);
   await window.quickInputBox().press('Enter');
   await eventually(() => done('quantize'), runTimeout, 'the block is quantized');
+  // Of two models that are open, rows have the same names.
+  await twistie(sampleName);
   await bondwise.described(await bondwise.openPath(quantized, 'Block 14', 'mlp.gate_proj'), /nf4/);
+  await window.shotInThemes('quantized');
+  await twistie(quantized);
 });
 
 void test('Export… offers what is lost and what is not, of compressed and of quantized models', async () => {
