@@ -66,7 +66,7 @@ def _packed(source: Checkpoint, name: str, entry: PackedLayer) -> FewBits:
 
         from bondwise.modeling_mpo import PackedLinear
 
-        fields = entry.model_dump(exclude={"scheme"}) | {"bias": False}
+        fields: dict[str, Any] = entry.model_dump(exclude={"scheme"}) | {"bias": False}
         layer = PackedLinear(**fields)
         try:
             layer.load_state_dict({tensor.removeprefix(f"{name}."): source.read(tensor) for tensor in tensors})
@@ -97,10 +97,11 @@ def _four_bits(source: Checkpoint, name: str, state: str) -> FewBits:
 
 
 def _read_four_bits(source: Checkpoint, name: str, tensors: tuple[str, ...]) -> Tensor:
+    import torch
     from bitsandbytes import functional
 
     stored = {tensor.removeprefix(f"{name}.weight.") for tensor in tensors} - {f"{name}.weight"}
-    state = functional.QuantState.from_dict({part: source.read(f"{name}.weight.{part}") for part in stored}, device="cpu")
+    state = functional.QuantState.from_dict({part: source.read(f"{name}.weight.{part}") for part in stored}, torch.device("cpu"))
     return functional.dequantize_4bit(source.read(f"{name}.weight"), state).float()
 
 

@@ -68,13 +68,7 @@ def model_card(
         "",
         f"Plain transformers; nothing of Bondwise is needed. `trust_remote_code` lets it run `modeling_mpo.py`{copied} of this folder.",
         "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", trust_remote_code=True)',
-        f'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER"{", trust_remote_code=True" if code else ""})',
-        "```",
-        "",
+        *_loading(", trust_remote_code=True"),
         "## Method",
         "",
         *_methods(result.layers, calibration, result.refitted),
@@ -90,8 +84,29 @@ def quantized_card(name: str, base_name: str, result: QuantizeResult, options: Q
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [quantized, bondwise]"]
     if licence is not None:
         lines.append(f"license: {json.dumps(licence)}")
-    lines += ["---", "", f"# {_plain(name)}", "", f"{_code(base_name)}, quantized by Bondwise.", ""]
+    trust = ", trust_remote_code=True" if result.backend == "packed" else ""
+    lines += [
+        "---",
+        "",
+        f"# {_plain(name)}",
+        "",
+        f"{_code(base_name)}, quantized by Bondwise. bondwise.json has all figures and how it was made.",
+        "",
+        *_loading(trust),
+    ]
     return "\n".join([*lines, quantized_section(result, options)])
+
+
+def _loading(trust: str = "") -> list[str]:
+    return [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER"{trust})',
+        f'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER"{trust})',
+        "```",
+        "",
+    ]
 
 
 def quantized_section(result: QuantizeResult, options: QuantizeOptions) -> str:
@@ -228,16 +243,7 @@ def dense_card(name: str, source_name: str, architecture: str, *, contracted: in
     ]
     lines.append(
         f"{_code(source_name)}, a model with {' and '.join([*mpo, *bits])}, written by Bondwise as {_code(architecture)}: "
-        f"{', and '.join(became)}. It computes what that model computes, at the size and speed of the original: for tools that know no such "
-        "layers, such as GGUF converters."
+        f"{', and '.join(became)}. It computes what that model computes, at the size and speed of the original: for tools that know no "
+        "such layers, such as GGUF converters."
     )
-    lines += [
-        "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER")',
-        'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER")',
-        "```",
-    ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_loading()])

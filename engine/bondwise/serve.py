@@ -114,7 +114,11 @@ async def _generate(models: Models, asked: ChatRequest, tell: Callable[[ChatToke
 
     try:
         prompt, written = await models.on_thread(begin)
-        while (one := await models.on_thread(next, written, None)) is not None:
+
+        def more() -> chat.Written | None:
+            return next(written, None)
+
+        while (one := await models.on_thread(more)) is not None:
             text += one.text
             if tokens == 0:
                 first = one.seconds

@@ -152,6 +152,9 @@ def _training(model: PreTrainedModel, ids: Tensor) -> float:
     before = [parameter.requires_grad for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
     model.train()
+    # For inference on some CPUs bitsandbytes lays its 4-bit weights out anew, and no gradient passes those; this makes it take that back
+    # (scales come back rounded to the model's dtype, which they are for its kernel anyway).
+    model.state_dict()
     try:
         for parameter in parameters:
             parameter.requires_grad = True

@@ -43,9 +43,10 @@ async function engines(): Promise<readonly number[]> {
 void test('two models answer one prompt side by side', async () => {
   await bondwise.open();
   await bondwise.model(small).waitFor();
-  await bondwise.model(sampleName).click();
-  await bondwise.model(small).click({ modifiers: ['Control'] });
-  await window.contextMenu(bondwise.model(small), 'Chat With Models…');
+  // A click opens a row too: the lower one first.
+  await bondwise.model(small).click();
+  await bondwise.model(sampleName).click({ modifiers: ['Control'] });
+  await window.contextMenu(bondwise.model(sampleName), 'Chat With Models…');
   const frame = await page();
   await frame.getByText('in memory', { exact: false }).nth(1).waitFor({ timeout: 120_000 });
   await frame.getByText(/^Answers: /).click();

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import tiny_models
@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 from tiny_models import save_tiny_model, save_wide_model
 
 from bondwise import benchmark as worker
+from bondwise import speed
 from bondwise.benchmark_file import read_benchmark
 from bondwise.benchmark_remarks import is_chance, noise_of, remarks_of
 from bondwise.harness_tasks import known_names
+from bondwise.loading import load_model
 from bondwise.run import start
 from bondwise.schema import PAPER_TASKS, Benchmark, BenchmarkModel, Perplexity, TaskMetric, TaskResult, Timing
 
@@ -131,7 +133,12 @@ def test_quantized_folders_are_measured_like_others(tmp_path: Path) -> None:
 
     report = read_benchmark(output)
     found = by_name(report)
-    assert {name: model.scheme for name, model in found.items()} == {"original": None, "int8": "int8", "mixed": "nf4", "packed": "mixed bits"}
+    assert {name: model.scheme for name, model in found.items()} == {
+        "original": None,
+        "int8": "int8",
+        "mixed": "nf4",
+        "packed": "mixed bits",
+    }
     for name in recipes:
         model = found[name]
         files = [load_file(path) for path in (tmp_path / name).glob("*.safetensors")]
@@ -143,6 +150,31 @@ def test_quantized_folders_are_measured_like_others(tmp_path: Path) -> None:
         assert model.samples[0].prompt == "a"
         assert model.speed and model.speed.forward.ratio and model.speed.decode.ratio
     assert not any("in int8 is not among" in remark for remark in report.remarks)
+
+
+def test_a_training_step_reaches_through_4_bit_weights_after_inference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes lays them out anew for inference on some CPUs, and then passes no gradient: a step would look far too fast."""
+    original = save_wide_model(tmp_path / "original")
+    options = {"quantize": [{"layers": ["*"], "scheme": "nf4"}], "output": str(tmp_path / "nf4")}
+    assert finish(make_run(tmp_path / "run", "quantize", options, model=str(original)))["backend"] == "bitsandbytes"
+    model = load_model(tmp_path / "nf4")
+    ids = torch.arange(24)[None]
+    speed._forward(model, ids)
+    clip = torch.nn.utils.clip_grad_norm_
+    without: list[int] = []
+
+    def look(parameters: Any, *arguments: Any) -> Any:
+        without.append(sum(one.grad is None for one in parameters))
+        return clip(parameters, *arguments)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", look)
+    with torch.no_grad():
+        before = cast("Any", model)(ids).logits
+    speed._training(model, ids)
+    assert without == [0, 0]
+    with torch.no_grad():
+        # Its scales come back rounded to the model's 16 bits.
+        torch.testing.assert_close(cast("Any", model)(ids).logits, before, atol=0.02, rtol=0)
 
 
 def test_nothing_is_measured_twice_and_new_models_and_tasks_are_added(

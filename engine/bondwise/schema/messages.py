@@ -103,7 +103,10 @@ class WebviewRequest(Strict):
     argument: (
         Annotated[
             str,
-            Field(description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile; the prompt for sendChat."),
+            Field(
+                description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile; the "
+                "prompt for sendChat."
+            ),
         ]
         | None
     ) = None
