@@ -23,6 +23,7 @@ from torch import nn
 
 from bondwise import layers, mpo
 from bondwise.modeling_mpo import ForwardPath, MPOLinear
+from bondwise.speed import lay_out_for_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,7 @@ def of_layer(size: int, name: str, dense: nn.Module, ways: dict[Any, Way], about
         if tokens == TOKENS[-1]:
             for way in compared.values():
                 way.layer.train()
-                way.layer.state_dict()  # as in `speed.py`: no gradient passes weights that bitsandbytes laid out for inference
+                lay_out_for_training(way.layer)
             training = best_ms({path: functools.partial(train, way, x) for path, way in compared.items()})
             for way in compared.values():
                 way.layer.eval()
@@ -134,15 +135,15 @@ def in_bits(dense: nn.Linear, scheme: str) -> nn.Module:
     """The layer as bitsandbytes stores it."""
     import bitsandbytes
 
+    kinds = cast("Any", bitsandbytes.nn)
     size = dense.in_features
     weight = dense.weight.detach().clone()
-    made: Any
     if scheme == "int8":
-        made = bitsandbytes.nn.Linear8bitLt(size, size, bias=False, has_fp16_weights=False, threshold=6.0)
-        made.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+        made = kinds.Linear8bitLt(size, size, bias=False, has_fp16_weights=False, threshold=6.0)
+        made.weight = kinds.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
     else:
-        made = bitsandbytes.nn.Linear4bit(size, size, bias=False, compute_dtype=torch.float32, quant_type="nf4")
-        made.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")
+        made = kinds.Linear4bit(size, size, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+        made.weight = kinds.Params4bit(weight, requires_grad=False, quant_type="nf4")
     return cast("nn.Module", made.to("cpu").eval())
 
 

@@ -173,8 +173,7 @@ def test_a_training_step_reaches_through_4_bit_weights_after_inference(tmp_path:
     speed._training(model, ids)
     assert without == [0, 0]
     with torch.no_grad():
-        # Its scales come back rounded to the model's 16 bits.
-        torch.testing.assert_close(cast("Any", model)(ids).logits, before, atol=0.02, rtol=0)
+        torch.testing.assert_close(cast("Any", model)(ids).logits, before, atol=1e-3, rtol=0)
 
 
 def test_nothing_is_measured_twice_and_new_models_and_tasks_are_added(
