@@ -155,14 +155,14 @@ class ChatPanel {
     // After a new conversation has begun nobody waits for this answer.
     const isWanted = (): boolean => (this.#view.turns ?? []).length === turns.length;
     try {
-      const ready = await this.#ensure(model);
+      const ready = await Promise.race([this.#ensure(model), stopped(token)]);
       const side = this.#view.models[model];
-      if (!ready || !side) {
-        await this.#changeIf(isWanted, view => withFailure(view, model, side?.problem ?? vscode.l10n.t('The model is not in memory.')));
-        return;
-      }
       if (token.isCancellationRequested) {
         await this.#changeIf(isWanted, view => withReply(view, model, { text: '', prompt_tokens: 0, reason: 'stopped' }));
+        return;
+      }
+      if (!ready || !side) {
+        await this.#changeIf(isWanted, view => withFailure(view, model, side?.problem ?? vscode.l10n.t('The model is not in memory.')));
         return;
       }
       this.#writing.set(turn, model);
@@ -269,6 +269,13 @@ class ChatPanel {
       await post(this.#panel.webview, { type: 'chat', chat: this.#view });
     }
   }
+}
+
+/** Resolves when the user has stopped it: a model that is still being loaded is loaded to its end, and nobody waits for it. */
+function stopped(token: vscode.CancellationToken): Promise<false> {
+  return new Promise(resolve => {
+    token.onCancellationRequested(() => resolve(false));
+  });
 }
 
 function idleMinutes(): number {
