@@ -58,7 +58,7 @@ def weights_in_few_bits(source: Checkpoint, section: MPOSection | None) -> dict[
 
 
 def _packed(source: Checkpoint, name: str, entry: PackedLayer) -> FewBits:
-    parts = tuple(f"{name}.{part}." for part in ("matrix", "left", "right"))
+    parts = tuple(f"{name}.{part}." for part in ("matrix", "left", "right", "correction"))
     tensors = tuple(tensor for tensor in source.tensors if tensor.startswith(parts))
 
     def read() -> Tensor:
