@@ -101,6 +101,13 @@ BITS = {
         {"layers": ["lm_head"], "scheme": "int8"},
         {"layers": ["*"], "scheme": "nf4"},
     ],
+    # Our own format: a core, a matrix with thin ones in 16 bits beside it, and the rest.
+    "packed": [
+        {"layers": ["*.cores.1"], "scheme": "int8"},
+        {"layers": ["*.gate_proj"], "scheme": "compensated-2", "rank": 6, "rank_bits": 16},
+        {"layers": ["*.cores.0"], "scheme": "float16"},
+        {"layers": ["*"], "scheme": "nf4"},
+    ],
 }
 
 
@@ -109,7 +116,8 @@ BITS = {
 def test_a_quantized_folder_is_written_out(tmp_path: Path, wide: Path, kind: str, bits: str) -> None:
     """The dense weights are those that plain transformers itself reads from the quantized folder."""
     rules = [{**rule, "layers": [one for one in rule["layers"] if kind == "cores" or "cores" not in one]} for rule in BITS[bits]]
-    options = {"quantize": rules, "output": str(tmp_path / "quantized")}
+    text = {"length": 32, "sequences": 4}
+    options = {"quantize": [rule for rule in rules if rule["layers"]], "output": str(tmp_path / "quantized"), "calibration": text}
     quantized = finish(make_run(tmp_path / "run", "quantize", options, model=str(wide / kind)))
     result = export(tmp_path, tmp_path / "quantized", tmp_path / "out")
 
