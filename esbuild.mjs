@@ -35,6 +35,7 @@ const bundles = [
   {
     ...common,
     entryPoints: {
+      chat: 'webview/chat/main.ts',
       compare: 'webview/compare/main.ts',
       diff: 'webview/diff/main.ts',
       map: 'webview/map/main.ts',

@@ -5,6 +5,7 @@ import * as vscode from 'vscode';
 import type { BondwiseApi } from './api/bondwise.d.ts';
 import { publicApi } from './api/index.ts';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
+import { chatWithModels } from './commands/chat.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { compareTensors } from './commands/compareTensors.ts';
 import { EngineCommands } from './commands/engine.ts';
@@ -23,6 +24,7 @@ import { followRunRoots } from './commands/startRun.ts';
 import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
+import { ChatPanels } from './panels/chat.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { DiffPanels } from './panels/diff.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
@@ -62,6 +64,7 @@ export interface Api extends BondwiseApi {
   readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
   readonly maps: MapPanels;
+  readonly chats: ChatPanels;
 }
 
 export function activate(context: vscode.ExtensionContext): BondwiseApi {
@@ -113,6 +116,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     },
   });
   const report = (file: string) => reports.show(file);
+  const chats = new ChatPanels({ context, extension: context.extensionUri, models, environment: () => engine.require(), log });
   const runParts = { context, runs, ...runView, engine, log, models, profiles, storage, showModel: reveal, showRun, compare, sensitivity, showSensitivity: sensitivity, report, showReport: report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
@@ -135,6 +139,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     maps,
     diffs,
     new RunTexts(runs),
+    chats,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -151,6 +156,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
       benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
       showBenchmark: (...args) => showBenchmark(report, args),
+      chat: (...args) => chatWithModels(models, folders => chats.chat(folders), args),
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
@@ -166,6 +172,6 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
   const api = publicApi({ context, models, profiles, runs, engine, storage });
-  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, maps });
+  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, maps, chats });
   return context.extensionMode === vscode.ExtensionMode.Test ? forTests() : api;
 }

@@ -15,13 +15,21 @@ const SHOWN = 5;
 export type ConsentContext = Pick<vscode.ExtensionContext, 'workspaceState' | 'extensionPath'>;
 
 /** The request with what the user allows of the model's code; undefined where that is refused. Most models need no answer. */
-export async function withConsent(context: ConsentContext, model: Pick<Model, 'folder' | 'modelType' | 'needsCode'>, request: RunRequest): Promise<RunRequest | undefined> {
+export async function withConsent(context: ConsentContext, model: CodeModel, request: RunRequest): Promise<RunRequest | undefined> {
+  const allowed = await codeConsent(context, model);
+  return allowed === 'refused' ? undefined : allowed === 'allowed' ? { ...request, allow_code: true } : request;
+}
+
+type CodeModel = Pick<Model, 'folder' | 'modelType' | 'needsCode'>;
+
+/** Whether the model's own code may run; asks where that is not known. `none`: it brings none that would have to. */
+export async function codeConsent(context: ConsentContext, model: CodeModel): Promise<'none' | 'allowed' | 'refused'> {
   const isOther = await hasOtherModule(model, path.join(context.extensionPath, 'engine', 'bondwise'));
   if (!model.needsCode && !isOther) {
-    return request;
+    return 'none';
   }
   const why = isOther ? [vscode.l10n.t('Its {0} is not the one of this version of Bondwise: it was changed, or made by another version.', OWN_MODULE)] : [];
-  return (await mayRunCode(context, model.folder, why)) ? { ...request, allow_code: true } : undefined;
+  return (await mayRunCode(context, model.folder, why)) ? 'allowed' : 'refused';
 }
 
 /**
