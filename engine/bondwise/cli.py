@@ -464,7 +464,7 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     )
     heal.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence (default 512)")
     heal.add_argument("--batch", metavar="N", type=at_least(1), help="sequences in a step (default 8)")
-    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
+    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 2e-4)")
     heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
     heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
     heal.add_argument("--teacher-device", metavar="DEVICE", help="where the original computes (default: where the model does)")

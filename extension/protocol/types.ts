@@ -1233,6 +1233,10 @@ export interface HealOptions {
    */
   train?: string[];
   /**
+   * Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: none get any.
+   */
+  corrections?: number | null;
+  /**
    * Compute activations again in the backward pass: less memory, more time.
    */
   recompute?: boolean;
@@ -2063,9 +2067,9 @@ export interface QuantizeRule {
     | 'low-rank-4';
   rank?: number | null;
   /**
-   * Of those two thin matrices beside `compensated-N`.
+   * Of those two thin matrices beside `compensated-N`; those of 16 bits can be healed.
    */
-  rank_bits?: 4 | 8;
+  rank_bits?: 4 | 8 | 16;
 }
 /**
  * What the scheme of each layer is chosen for.
@@ -2718,6 +2722,10 @@ export interface PlanHeal {
    */
   train?: string[];
   /**
+   * Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: none get any.
+   */
+  corrections?: number | null;
+  /**
    * Compute activations again in the backward pass: less memory, more time.
    */
   recompute?: boolean;
@@ -2831,6 +2839,10 @@ export interface PlanHeal1 {
    * What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.
    */
   train?: string[];
+  /**
+   * Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: none get any.
+   */
+  corrections?: number | null;
   /**
    * Compute activations again in the backward pass: less memory, more time.
    */

@@ -201,7 +201,7 @@ class HealSettings(Strict):
     minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
     tokens: Annotated[int, Field(ge=1, description="To train on.")] | None = None
     epochs: Annotated[float, Field(gt=0, description="How often the data is gone through; of several sources the first.")] | None = None
-    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 2e-4
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
     weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
