@@ -1,4 +1,5 @@
 /** The arithmetic of “Heal Model…”: budgets as they are typed, and steps that suit the machine. */
+import { t } from '../l10n/text.ts';
 import type { HealOptions } from '../protocol/types.ts';
 
 /** One of the three ways to say how long. */
@@ -12,14 +13,14 @@ export function parseHealBudget(text: string): HealBudget | { readonly problem: 
   if (typed === '') {
     return undefined;
   }
-  const remedy = 'Type minutes (45), hours (2 h), tokens (2M tokens) or epochs (2 epochs).';
+  const remedy = t('Type minutes (45), hours (2 h), tokens (2M tokens) or epochs (2 epochs).');
   const [, digits, multiple = '', unit = ''] = /^(\d+(?:\.\d+)?|\.\d+)\s*([kmbg](?=\s*t|$))?\s*([a-z]*)$/.exec(typed.replaceAll(',', '')) ?? [];
   if (digits === undefined) {
-    return { problem: `“${text.trim()}” is not a budget.`, remedy };
+    return { problem: t('“{0}” is not a budget.', text.trim()), remedy };
   }
   const amount = Number(digits) * (MULTIPLES[multiple] ?? 1);
   if (amount <= 0) {
-    return { problem: 'The budget must be more than nothing.', remedy };
+    return { problem: t('The budget must be more than nothing.'), remedy };
   }
   if (/^tok(en)?s?$|^t$/.test(unit) || (multiple !== '' && unit === '')) {
     return { tokens: Math.round(amount) };
@@ -30,21 +31,21 @@ export function parseHealBudget(text: string): HealBudget | { readonly problem: 
   if (/^(m|min|mins|minutes?)?$/.test(unit)) {
     return { minutes: amount };
   }
-  return /^(h|hours?)$/.test(unit) ? { minutes: 60 * amount } : { problem: `“${unit}” is no unit of a budget.`, remedy };
+  return /^(h|hours?)$/.test(unit) ? { minutes: 60 * amount } : { problem: t('“{0}” is no unit of a budget.', unit), remedy };
 }
 
 /** `20 min`, `2 h`, `2M tokens`, `1 epoch`. */
 export function budgetText(budget: HealBudget): string {
   if ('minutes' in budget) {
     const { minutes } = budget;
-    return minutes >= 60 && minutes % 60 === 0 ? `${minutes / 60} h` : `${Number(minutes.toPrecision(3))} min`;
+    return minutes >= 60 && minutes % 60 === 0 ? `${minutes / 60} h` : t('{0} min', Number(minutes.toPrecision(3)));
   }
   if ('epochs' in budget) {
     return `${budget.epochs} ${budget.epochs === 1 ? 'epoch' : 'epochs'}`;
   }
   const { tokens } = budget;
   const [scale, unit] = tokens >= 1e9 ? [1e9, 'B'] : tokens >= 1e6 ? [1e6, 'M'] : tokens >= 1e3 ? [1e3, 'K'] : [1, ''];
-  return `${Number((tokens / scale).toPrecision(3))}${unit} tokens`;
+  return t('{0}{1} tokens', Number((tokens / scale).toPrecision(3)), unit);
 }
 
 /** What of a machine decides how large a step should be. */

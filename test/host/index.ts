@@ -18,6 +18,7 @@ export async function run(): Promise<void> {
   await import('./heal.test.ts');
   await import('./tensors.test.ts');
   await import('./tools.test.ts');
+  await import('./api.test.ts');
   mocha.suite.emit('post-require', globalThis, 'test-host.cjs', mocha);
   await new Promise<void>((resolve, reject) => {
     mocha.run(failures => (failures === 0 ? resolve() : reject(new Error(`${failures} tests failed`))));
