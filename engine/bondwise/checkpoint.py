@@ -308,6 +308,9 @@ def read_shard(path: Path) -> Shard:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the disk and the permissions of the file.") from error
     fields = _parse(path, header)
+    # The library reads an entry that is a list of the three values too; the format's text does not know it.
+    if (odd := next((name for name, field in fields.items() if name != "__metadata__" and not isinstance(field, dict)), None)) is not None:
+        raise UserError(f"The header of {path} describes {odd!r} by {str(fields[odd])[:80]}, not by an object.", _DAMAGED)
     metadata = cast("dict[str, str]", fields.pop("__metadata__", None) or {})
     entries = [
         TensorEntry(name, path, field["dtype"], tuple(field["shape"]), 8 + length + begin, 8 + length + end)
