@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
 from bondwise.trust import check_config
 
@@ -346,8 +347,8 @@ def _read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises UserError, naming the file, when it is none."""
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = from_json(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}.", _DAMAGED) from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__} where an object was expected.", _DAMAGED)

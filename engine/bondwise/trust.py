@@ -6,11 +6,11 @@ compiled kernel (CVE-2026-4372 was such a field), and other fields replace the c
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _base_map(config: dict[str, Any]) -> dict[str, Any]:
 def _tokenizer_map(folder: Path) -> dict[str, Any]:
     """The `auto_map` of the tokenizer, which may name code too."""
     try:
-        found: Any = json.loads((folder / TOKENIZER_CONFIG).read_bytes())
+        found: Any = from_json((folder / TOKENIZER_CONFIG).read_bytes())
     except (OSError, ValueError):
         return {}  # the tokenizer's own loader says what is wrong with it
     auto_map = cast("dict[str, Any]", found).get("auto_map") if isinstance(found, dict) else None

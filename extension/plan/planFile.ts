@@ -1,8 +1,9 @@
 /** Reading NAME.bondwise.json: JSON with comments, checked against the schema and then against the model, each mistake with its line. */
-import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
+import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, printParseErrorCode } from 'jsonc-parser';
 import type { Layer, Model } from '../checkpoint/index.ts';
 import type { PlanFile, QuantizeRule, TensorizeRule } from '../protocol/types.ts';
 import { isPlanFile } from '../protocol/validate.js';
+import { jsonTree } from '../runs/files.ts';
 import { SelectorError, selectLayers } from './selectors.ts';
 
 export const PLAN_SUFFIX = '.bondwise.json';
@@ -38,11 +39,11 @@ export class Plan {
   /** @throws PlanError, naming the line, for what is not JSON, not a plan, or a plan that cannot be meant. */
   constructor(text: string, name: string) {
     const errors: ParseError[] = [];
-    const root = parseTree(text, errors, { allowTrailingComma: true });
+    const root = jsonTree(text, errors);
     const [first] = errors;
     if (!root || first) {
       const offset = first?.offset ?? 0;
-      throw new PlanError({ name, offset, line: lineAt(text, offset) }, `it is not JSON: ${first ? wordsOf(printParseErrorCode(first.error)) : 'it is empty'}.`, 'Mend it there.');
+      throw new PlanError({ name, offset, line: lineAt(text, offset) }, `it is not JSON: ${first ? wordsOf(printParseErrorCode(first.error)) : text.trim() === '' ? 'it is empty' : 'it nests too deep'}.`, 'Mend it there.');
     }
     this.#name = name;
     this.#text = text;

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { type Node, type ParseError, parseTree } from 'jsonc-parser';
 import type { Validator } from '../protocol/validate.js';
 
 /** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema. */
@@ -37,6 +38,18 @@ export function parseJson<T>(text: string, name: string, isValid: Validator<T>):
     return { problem: `${name} was made by a newer Bondwise (format ${version}; this one reads up to ${FORMAT}). Update the extension.` };
   }
   return isValid(value) ? { value } : { problem: `${name} is not valid: ${reasonOf(isValid)}` };
+}
+
+/** The tree of a JSON text, with trailing commas and comments if need be; undefined where it is empty or nests deeper than the parser goes. */
+export function jsonTree(text: string, errors: ParseError[] = []): Node | undefined {
+  try {
+    return parseTree(text, errors, { allowTrailingComma: true });
+  } catch (error) {
+    if (error instanceof RangeError) {
+      return undefined;
+    }
+    throw error;
+  }
 }
 
 /** What the validator's last call found wrong, as `options/output must be string`. */

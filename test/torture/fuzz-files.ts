@@ -181,7 +181,7 @@ export async function torture(options: Options): Promise<Row[]> {
       await writeModel(folder, undefined, shapes);
       rows.push(await one(target, options, folder, engine));
     }
-    rows.push(await engine.end(), await journals(options, root), await toHost(options), await toWebview(options));
+    rows.push(await journals(options, root, engine), await engine.end(), await toHost(options), await toWebview(options));
     return rows;
   } finally {
     await rm(root, { recursive: true, force: true });
@@ -217,7 +217,12 @@ async function one(target: Target, { size, seed }: Options, folder: string, engi
 function textOf(definition: string, seed: number, input: number): string {
   const documents = new Documents(new Random(seedOf(seed ^ definition.length, input)));
   const hostile = documents.random.pick<number>([0, 0, 0.02, 0.1, 0.4]);
-  return documents.text(documents.make(definition, hostile), documents.random.chance(0.3));
+  const document = documents.make(definition, hostile);
+  if (definition === 'PlanFile' && typeof document === 'object' && document !== null && documents.random.chance(0.8)) {
+    // A plan with both lists of rules is refused at once, and with anything to heal beside the second.
+    for (const key of documents.random.chance(0.7) ? ['quantize'] : ['tensorize', 'heal', 'refit']) Reflect.deleteProperty(document, key);
+  }
+  return documents.text(document, documents.random.chance(0.3));
 }
 
 /** The engine's readers, in one process that is fed as fast as it reads. */
@@ -257,7 +262,7 @@ class Engine {
 }
 
 /** Lines of a journal, in and out of order, cut and glued; read whole and in two goes. */
-async function journals({ size, seed }: Options, root: string): Promise<Row> {
+async function journals({ size, seed }: Options, root: string, engine: Engine): Promise<Row> {
   const failures: string[] = [];
   const count = COUNTS[size];
   for (let input = 0; input < count; input++) {
@@ -270,6 +275,7 @@ async function journals({ size, seed }: Options, root: string): Promise<Row> {
     });
     const text = lines.join(random.chance(0.95) ? '\n' : '\r') + (random.chance(0.8) ? '\n' : '');
     const file = path.join(root, 'events.ndjson');
+    await engine.ask('journal', text);
     try {
       const cut = random.below(text.length + 1);
       await writeFile(file, text.slice(0, cut));
