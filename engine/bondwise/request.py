@@ -90,7 +90,8 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
         changes["data"] = [of(one) for one in request.options.data]
     if isinstance(request, BenchmarkRequest):
         changes["models"] = [absolute(model) for model in request.options.models]
-    update: dict[str, Any] = {"options": options.model_copy(update=changes)}
+    code = {absolute(folder): digest for folder, digest in request.code.items()}
+    update: dict[str, Any] = {"options": options.model_copy(update=changes), "code": code}
     if request.after is not None:
         update["after"] = absolute(request.after)
     if not isinstance(request, (SampleModelRequest, BenchmarkRequest)):

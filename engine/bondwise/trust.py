@@ -6,16 +6,19 @@ compiled kernel (CVE-2026-4372 was such a field), and other fields replace the c
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bondwise.atomic import from_json
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
 OWN_MODULE = "modeling_mpo.py"
 OWN_MODEL_TYPE = "bondwise_mpo"
@@ -27,6 +30,10 @@ _CODE_MAPS = ("auto_map", "base_auto_map")
 _KERNEL_FIELDS = {
     f"{prefix}{what}_implementation{suffix}" for what in ("attn", "experts") for prefix in ("", "_") for suffix in ("", "_internal")
 }
+
+
+_allowed: set[tuple[str, str]] | None = None
+"""Name and SHA-256 of each Python file that the user allowed this run; None outside of runs, where the caller answers for `allow_code`."""
 
 
 def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> None:
@@ -49,6 +56,7 @@ def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> N
         elif field == "transformers_weights" and value not in (None, "model.safetensors", "model.safetensors.index.json"):
             raise _foreign(path, where, value, "which makes transformers read other weights than those that were checked")
     if allow_code and needs_code(config):
+        check_allowed(folder)
         _check_references(folder / TOKENIZER_CONFIG, "auto_map", _tokenizer_map(folder))
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -74,6 +82,63 @@ def runs_own_code(folder: Path, config: dict[str, Any]) -> bool:
     ours = resources.files("bondwise").joinpath(OWN_MODULE)
     theirs = folder / OWN_MODULE
     return ours.is_file() and theirs.is_file() and theirs.read_bytes() == ours.read_bytes()
+
+
+def code_hash(folder: Path) -> str:
+    """SHA-256 in hex over each Python file's path, a zero byte, its length (8 bytes), and its bytes: what the user is asked about.
+
+    The extension computes the same. Raises UserError where a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name, content in _python_files(folder):
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+@contextmanager
+def allowing(code: Mapping[str, str]) -> Generator[None]:
+    """Inside the block, code of models runs where it is, file by file, what a folder in `code` (folder → `code_hash`) holds now.
+
+    So the folder that a run makes may carry it. Raises UserError where such a folder's code is not the one that was allowed.
+    """
+    global _allowed  # noqa: PLW0603 -- of the process, which does one run
+    allowed: set[tuple[str, str]] = set()
+    for folder, expected in code.items():
+        files = list(_python_files(Path(folder)))
+        if code_hash(Path(folder)) != expected:
+            raise UserError(
+                f"The Python files in {folder} are not those that were allowed: they have changed since.",
+                "Read them again. If you trust them, start the run anew and allow them.",
+            )
+        allowed |= {(name, hashlib.sha256(content).hexdigest()) for name, content in files}
+    before, _allowed = _allowed, allowed
+    try:
+        yield
+    finally:
+        _allowed = before
+
+
+def check_allowed(folder: Path) -> None:
+    """Raises UserError where `folder` holds code that the user did not allow this run."""
+    if _allowed is None:
+        return
+    ours = resources.files("bondwise").joinpath(OWN_MODULE).read_bytes()
+    for name, content in _python_files(folder):
+        if (name, hashlib.sha256(content).hexdigest()) not in _allowed and not (name == OWN_MODULE and content == ours):
+            raise UserError(
+                f"{folder / name} is not code that was allowed for this run.",
+                "Read it. If you trust it, start the run anew and allow the folder (--allow-code, or the question that VS Code asks).",
+            )
+
+
+def _python_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path from the folder and content of each, in the order of JavaScript's sort; a file in a folder below can be imported too."""
+    names = [os.path.relpath(Path(root, name), folder) for root, _, files in os.walk(folder) for name in files if name.endswith(".py")]
+    for name in sorted(names, key=lambda name: name.encode("utf-16-be", "surrogatepass")):
+        try:
+            yield name, (folder / name).read_bytes()
+        except OSError as failure:
+            raise UserError(f"{folder / name} cannot be read: {failure.strerror}.", "Check the file and its permissions.") from None
 
 
 def needs_code(config: Mapping[str, Any]) -> bool:

@@ -529,9 +529,15 @@ export interface BenchmarkRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1014,9 +1020,15 @@ export interface ExportRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1283,9 +1295,15 @@ export interface HealRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1701,9 +1719,15 @@ export interface TensorizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1820,9 +1844,15 @@ export interface PerplexityRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1880,9 +1910,15 @@ export interface SampleModelRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1913,9 +1949,15 @@ export interface ProfileRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1994,9 +2036,15 @@ export interface QuantizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */

@@ -10,6 +10,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { readBenchmark } from '../../extension/benchmark/read.ts';
 import { CheckpointError, openModel, toInspection } from '../../extension/checkpoint/index.ts';
 import { engineVariables } from '../../extension/engine/find.ts';
@@ -19,6 +20,7 @@ import { SelectorError, selectLayers } from '../../extension/plan/selectors.ts';
 import { changesSince } from '../../extension/profile/changes.ts';
 import { layerSensitivities } from '../../extension/profile/levels.ts';
 import { parseProfile } from '../../extension/profile/read.ts';
+import type { HostMessage } from '../../extension/protocol/types.ts';
 import { isHostMessage, isWebviewRequest } from '../../extension/protocol/validate.js';
 import { errorOf, fractionDone, progressText } from '../../extension/runs/run.ts';
 import { Journal } from '../../extension/runs/journal.ts';
@@ -327,7 +329,9 @@ async function toWebview({ size, seed }: Options): Promise<Row> {
   let listener: (event: { data: unknown }) => void = () => undefined;
   const given = globalThis as { window?: unknown };
   given.window = { addEventListener: (_: string, heard: typeof listener) => (listener = heard) };
-  const { Channel } = await import('../../webview/ui/channel.ts');
+  // By a name that tsc does not follow: that file is of the browser, whose types are not those of this project.
+  const module: unknown = await import(pathToFileURL(path.join(import.meta.dirname, '../../webview/ui/channel.ts')).href);
+  const { Channel } = module as { readonly Channel: new (host: object, onMessage: (message: Exclude<HostMessage, { type: 'reply' }>) => void) => unknown };
   const count = COUNTS[size];
   let valid = 0;
   const quiet = console.warn;
