@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bondwise.atomic import from_json
 from bondwise.errors import UserError
-from bondwise.trust import check_config
+from bondwise.trust import check_config, check_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,6 +153,8 @@ def open_checkpoint(folder: Path, *, allow_code: bool = False) -> Checkpoint:
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}; a model is a folder.", "Name the folder that holds config.json and the .safetensors files.")
     names, index = _shard_names(folder)
+    for name in ("config.json", INDEX_FILE, *names):
+        check_inside(folder, name)
     config_bytes, config = _read_config(folder)
     check_config(folder, config, allow_code=allow_code)
     shards = tuple(read_shard(folder / name) for name in names)

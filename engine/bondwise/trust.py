@@ -84,6 +84,20 @@ def runs_own_code(folder: Path, config: dict[str, Any]) -> bool:
     return ours.is_file() and theirs.is_file() and theirs.read_bytes() == ours.read_bytes()
 
 
+def check_inside(folder: Path, name: str) -> None:
+    """Raises UserError when the file `name` of `folder` is a link that leads out of it: what lies there is not the model's to read or copy.
+
+    In the cache of the Hugging Face hub a snapshot's files are links into the `blobs` of the same repository, which is allowed.
+    """
+    home, target = folder.resolve(), (folder / name).resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else None
+    if not target.is_relative_to(home) and not (blobs and target.is_relative_to(blobs)):
+        raise UserError(
+            f"{folder / name} is a link out of its folder, to {target}.",
+            "If you trust it, put a copy of that file in its place; a model's files lie in its own folder.",
+        )
+
+
 def code_hash(folder: Path) -> str:
     """SHA-256 in hex over each Python file's path, a zero byte, its length (8 bytes), and its bytes: what the user is asked about.
 
@@ -135,6 +149,7 @@ def _python_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Path from the folder and content of each, in the order of JavaScript's sort; a file in a folder below can be imported too."""
     names = [os.path.relpath(Path(root, name), folder) for root, _, files in os.walk(folder) for name in files if name.endswith(".py")]
     for name in sorted(names, key=lambda name: name.encode("utf-16-be", "surrogatepass")):
+        check_inside(folder, name)
         try:
             yield name, (folder / name).read_bytes()
         except OSError as failure:
@@ -216,7 +231,7 @@ def _check_references(path: Path, where: str, auto_map: dict[str, Any]) -> None:
 
 
 def _foreign(path: Path, field: str, value: object, why: str) -> UserError:
-    return UserError(f"{path} has {field} = {value!r}, {why}.", f"Remove {field} from {path.name}; the model's weights do not need it.")
+    return UserError(f"{path} has {field} = {str(value)[:200]!r}, {why}.", f"Remove {field} from {path.name}; the model's weights do not need it.")
 
 
 def _references(auto_map: dict[str, Any]) -> Iterator[str]:
@@ -225,8 +240,9 @@ def _references(auto_map: dict[str, Any]) -> Iterator[str]:
 
 
 def _walk(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every field of the config and of the configs inside it: its path, its name, its value."""
+    """Every field of the config and of the configs inside it, in lists too: its path, its name, its value."""
     for field, value in config.items():
         yield prefix + field, field, value
-        if isinstance(value, dict):
-            yield from _walk(cast("dict[str, Any]", value), f"{prefix}{field}.")
+        for inner in cast("list[Any]", value) if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _walk(cast("dict[str, Any]", inner), f"{prefix}{field}.")
