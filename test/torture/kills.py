@@ -25,6 +25,7 @@ from engine_runs import make_run, tensorize_run
 
 from bondwise.benchmark_file import read_benchmark
 from bondwise.checkpoint import open_checkpoint
+from bondwise.errors import UserError
 from bondwise.ranks import Ranks
 from bondwise.run import WORKERS, imported, start
 from bondwise.schema import Sensitivity
@@ -33,7 +34,7 @@ from bondwise.share import help_run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TRIALS = {"short": 2, "usual": 20, "long": 100}
+TRIALS = {"short": 1, "usual": 20, "long": 100}
 """Runs a kind, and of two processes; each is killed one to three times."""
 PATIENCE = 120.0
 
@@ -70,6 +71,9 @@ def fork_engine(run: Path, rank: int = 0, world: int = 1, port: int = 0) -> int:
     status = 70
     try:
         status = start(run) if rank == 0 else help_run(run, Ranks(run))
+    except UserError as failure:  # as the command line tells it
+        print(failure.message, failure.remedy, file=sys.stderr, flush=True)
+        status = 1
     finally:
         os._exit(status)
 
@@ -268,7 +272,7 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
     for worker in WORKERS.values():
         imported(worker)
     import bondwise.streaming  # pyright: ignore[reportUnusedImport]
-    import bitsandbytes  # noqa: F401, I001 # pyright: ignore[reportUnusedImport]
+    import bitsandbytes  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
     shm = Path("/dev/shm")
     work = Path(tempfile.mkdtemp(prefix="bondwise-torture-", dir=shm if shm.is_dir() and shutil.disk_usage(shm).free > 2e9 else None))

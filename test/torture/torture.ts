@@ -39,7 +39,7 @@ export interface Row {
 }
 
 /** In the order in which they run: what is quick first. */
-const TORTURES = ['fuzz-headers.ts', 'fuzz-files.ts', 'fuzz_engine.py', 'disturbed.ts', 'kills.py', 'disk.py', 'mutants.ts', 'soak.ts'] as const;
+const TORTURES = ['fuzz-headers.ts', 'fuzz-files.ts', 'fuzz_engine.py', 'disturbed.ts', 'kills.py', 'faults.py', 'mutants.ts', 'soak.ts'] as const;
 /** Left out of --short: they need a workbench, or minutes. */
 const LONGER: readonly string[] = ['mutants.ts', 'soak.ts'];
 const SHOWN = 10;
