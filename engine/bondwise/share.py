@@ -48,9 +48,8 @@ def help_run(directory: Path, ranks: Ranks) -> int:
             request = read_request(directory)
             device = ranks.device(request.device)
             # On the CPU the processes of a run share the one place.
-            with nullcontext() if device == "cpu" else hold_device(device, lambda _ahead: stop.check()):
-                with allowing(request.code):
-                    layers = imported(SHARES[request.kind])(Helper(ranks, directory, request, device, stop))
+            with nullcontext() if device == "cpu" else hold_device(device, lambda _ahead: stop.check()), allowing(request.code):
+                layers = imported(SHARES[request.kind])(Helper(ranks, directory, request, device, stop))
         except (Cancelled, KeyboardInterrupt):
             ranks.stop()
             return CANCELLED

@@ -18,7 +18,7 @@ from bondwise.atomic import from_json
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 OWN_MODULE = "modeling_mpo.py"
 OWN_MODEL_TYPE = "bondwise_mpo"
@@ -231,7 +231,9 @@ def _check_references(path: Path, where: str, auto_map: dict[str, Any]) -> None:
 
 
 def _foreign(path: Path, field: str, value: object, why: str) -> UserError:
-    return UserError(f"{path} has {field} = {str(value)[:200]!r}, {why}.", f"Remove {field} from {path.name}; the model's weights do not need it.")
+    return UserError(
+        f"{path} has {field} = {str(value)[:200]!r}, {why}.", f"Remove {field} from {path.name}; the model's weights do not need it."
+    )
 
 
 def _references(auto_map: dict[str, Any]) -> Iterator[str]:

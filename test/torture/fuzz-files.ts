@@ -342,7 +342,7 @@ async function toWebview({ size, seed }: Options): Promise<Row> {
       if (!isHostMessage(message)) failures.push('a message that is not valid was handed on');
       if (message.type === 'compare') {
         figureRows(message.data);
-        sortLayers(message.data.layers ?? [], { column: 'name', descending: false } as unknown as Parameters<typeof sortLayers>[1]);
+        sortLayers(message.data.layers, { column: 'name', descending: false });
       } else if (message.type === 'benchmark') report.tablesOf(message.benchmark);
       else if (message.type === 'sensitivity') new Figures(message.profile);
     });

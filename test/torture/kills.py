@@ -34,7 +34,7 @@ from bondwise.share import help_run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TRIALS = {"short": 1, "usual": 20, "long": 100}
+TRIALS = {"short": 1, "usual": 10, "long": 100}
 """Runs a kind, and of two processes; each is killed one to three times."""
 PATIENCE = 120.0
 
@@ -271,7 +271,6 @@ def _is_leader(child: int) -> bool:
 def torture(size: str, seed: int) -> list[dict[str, Any]]:
     for worker in WORKERS.values():
         imported(worker)
-    import bondwise.streaming  # pyright: ignore[reportUnusedImport]
     import bitsandbytes  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
     shm = Path("/dev/shm")
@@ -281,7 +280,7 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
         os.environ["BONDWISE_HOME"] = str(work / "home")
         for kind in kinds(work):
             rows.append(_row(kind, work, TRIALS[size], seed))
-            print(f"{kind.name}: {rows[-1]['note']}", file=sys.stderr, flush=True)
+            print(f"{kind.name}: {rows[-1]}", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return rows
