@@ -20,11 +20,11 @@ class Calls(list[str]):
         fsync, write = os.fsync, os.write
 
         def watched_fsync(descriptor: int) -> None:
-            self.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+            self.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
             fsync(descriptor)
 
         def watched_write(descriptor: int, data: bytes) -> int:
-            self.append(f"write {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+            self.append(f"write {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
             return write(descriptor, data)
 
         def watched(name: str) -> Any:

@@ -320,14 +320,16 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
                 reason = "no file system of our own may be mounted"
                 rows.append({"what": what, "unit": "faults", "tried": 0, "stood": 0, "left_out": reason})
                 continue
-            rows.append(_row(what, fault, known, work, TRIALS[size], seed))
+            rows.append(_row(what, fault, known, work, trials=TRIALS[size], seed=seed))
             print(f"{what}: {rows[-1]['stood']} of {rows[-1]['tried']}", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return rows
 
 
-def _row(what: str, fault: Callable[..., None], known: list[tuple[Kind, Any, float]], work: Path, trials: int, seed: int) -> dict[str, Any]:
+def _row(
+    what: str, fault: Callable[..., None], known: list[tuple[Kind, Any, float]], work: Path, *, trials: int, seed: int
+) -> dict[str, Any]:
     tried, failures = 0, list[str]()
     for number in range(trials):
         for kind, expected, seconds in known:
