@@ -288,6 +288,7 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, 
     from bondwise.journal import utc_now
     from bondwise.ranks import Ranks
     from bondwise.request import REQUEST, parse_request
+    from bondwise.trust import code_hash
 
     document: dict[str, Any] = {
         "version": 1,
@@ -299,6 +300,10 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, 
         "allow_code": parsed.allow_code,
         "options": {name: value for name, value in options.items() if given or value is not None},
     }
+    folders = [getattr(parsed, "model", None), options.get("reference"), options.get("teacher"), options.get("original")]
+    if parsed.allow_code:
+        named = [*folders, *options.get("models", [])]
+        document["code"] = {_absolute(folder): code_hash(Path(_absolute(folder))) for folder in named if folder}
     if hasattr(parsed, "model"):
         document["model"] = _absolute(parsed.model)
         for folder in (document["model"], options.get("reference"), options.get("teacher")):

@@ -549,9 +549,15 @@ export interface BenchmarkRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1034,9 +1040,15 @@ export interface ExportRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1307,9 +1319,15 @@ export interface HealRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1725,9 +1743,15 @@ export interface TensorizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1844,9 +1868,15 @@ export interface PerplexityRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1904,9 +1934,15 @@ export interface SampleModelRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1937,9 +1973,15 @@ export interface ProfileRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2018,9 +2060,15 @@ export interface QuantizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */

@@ -302,7 +302,11 @@ class _Request(Strict):
     title: Annotated[str, Field(description="What a person reads in the Runs view.")]
     device: Annotated[str, Field(description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")] = "auto"
     seed: int = 0
-    allow_code: Annotated[bool, Field(description="The user allowed this model folder's own Python code.")] = False
+    allow_code: Annotated[bool, Field(description="The user allowed the model folders' own Python code, as `code` has it.")] = False
+    code: Annotated[
+        dict[str, str],
+        Field(description="What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run."),
+    ] = {}
     processes: Annotated[int, Field(ge=1, description="How many torchrun starts on this machine; 1: without torchrun.")] = 1
     after: Annotated[str | None, Field(description="A run directory: this run waits until that one is done.")] = None
 
