@@ -1,6 +1,9 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
+import './l10n/host.ts';
 import path from 'node:path';
 import * as vscode from 'vscode';
+import type { BondwiseApi } from './api/bondwise.d.ts';
+import { publicApi } from './api/index.ts';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
@@ -36,10 +39,11 @@ import type { TreeNode } from './views/modelNodes.ts';
 import { ModelsTree } from './views/modelsTree.ts';
 import { ProfileList } from './views/profileList.ts';
 import { logRuns, showActiveRuns } from './views/runFeedback.ts';
+import { RunTexts } from './views/runText.ts';
 import { RunsTree } from './views/runsTree.ts';
 
-/** For the suite inside the extension host. */
-export interface Api {
+/** For the suite inside the extension host, which gets the parts besides what other extensions get. */
+export interface Api extends BondwiseApi {
   readonly models: ModelList;
   readonly modelsTree: ModelsTree;
   readonly modelsView: vscode.TreeView<TreeNode>;
@@ -55,7 +59,7 @@ export interface Api {
   readonly tensors: TensorsEditors;
 }
 
-export function activate(context: vscode.ExtensionContext): Api {
+export function activate(context: vscode.ExtensionContext): BondwiseApi {
   const log = vscode.window.createOutputChannel('Bondwise', { log: true });
   const storage = context.storageUri ?? context.globalStorageUri;
   const runs = new RunStore();
@@ -95,7 +99,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     },
   });
   const report = (file: string) => reports.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
+  const runParts = { context, runs, ...runView, engine, log, models, profiles, storage, showModel: reveal, showRun, compare, sensitivity, showSensitivity: sensitivity, report, showReport: report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -114,6 +118,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     heatmaps,
     reports,
     tensors,
+    new RunTexts(runs),
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -142,5 +147,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports };
+  const api = publicApi({ context, models, profiles, runs, engine, storage });
+  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports });
+  return context.extensionMode === vscode.ExtensionMode.Test ? forTests() : api;
 }

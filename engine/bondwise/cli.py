@@ -173,7 +173,7 @@ def _heal(parsed: Arguments) -> int:
         "teacher_device",
         "teacher_top",
     )
-    more = ("train", "recompute", "validations", "save_minutes", "patience")
+    more = ("train", "corrections", "recompute", "validations", "save_minutes", "patience")
     options: dict[str, Any] = {name: getattr(parsed, name) for name in (*given, *more)}
     options["data"] = [{"data": _data(data), "weight": weight} for data, weight in parsed.data or []] or None
     options["teacher"] = _absolute(parsed.teacher) if parsed.teacher else None
@@ -235,6 +235,7 @@ def _quantize(parsed: Arguments) -> int:
     options: dict[str, Any] = {"quantize": rules, "budget": budget, "output": _absolute(parsed.output)}
     options["calibration"] = calibration or None
     options["protect"] = False if parsed.no_protect else None
+    options["sequential"] = False if parsed.no_sequence else None
     options["evaluate"] = {"data": _data(parsed.data or "builtin")} if parsed.evaluate or parsed.data else None
     what = parsed.preset or parsed.budget or f"{', '.join(parsed.layers)} ({parsed.scheme})"
     return _work(parsed, "quantize", f"Quantize {_name(parsed.model)}: {what}", options)
@@ -468,7 +469,7 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     )
     heal.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence (default 512)")
     heal.add_argument("--batch", metavar="N", type=at_least(1), help="sequences in a step (default 8)")
-    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
+    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 2e-4)")
     heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
     heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
     heal.add_argument("--teacher-device", metavar="DEVICE", help="where the original computes (default: where the model does)")
@@ -478,6 +479,9 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     heal.add_argument("--teacher", metavar="MODEL", help="the original (default: where the compressed folder says it is)")
     heal.add_argument(
         "--train", metavar="PATTERN", action="append", default=[], help="what trains besides the cores: norms, or layers; repeatable"
+    )
+    heal.add_argument(
+        "--corrections", metavar="N", type=at_least(1), help="rank of what trains beside each layer in packed bits (default 16)"
     )
     heal.add_argument("--recompute", action="store_true", help="compute activations twice: less memory, more time")
     heal.add_argument("--validations", metavar="N", type=at_least(1), help="in the run (default 6)")
@@ -540,6 +544,9 @@ def _add_quantize(add: Callable[..., argparse.ArgumentParser], works: argparse.A
     )
     quantize.add_argument("--sequences", metavar="N", type=at_least(1), help="of 512 tokens, of that text (default 16)")
     quantize.add_argument("--no-protect", action="store_true", help="no 8 bits for layers whose predicted loss stands out")
+    quantize.add_argument(
+        "--no-sequence", action="store_true", help="each layer for itself, not for what the quantized ones before it hand on: faster"
+    )
     quantize.add_argument("--evaluate", action="store_true", help="measure both models: perplexity, speed, a sample text")
     quantize.add_argument("--data", help="text to measure on (implies --evaluate): .txt, .jsonl, a hub data set or builtin")
     quantize.add_argument("--output", metavar="DIR", required=True, help="the folder to make")

@@ -80,7 +80,7 @@ def _walk(work: Work, model: WholeModel, gradients: Shelf) -> None:
 
     walk_and_update(
         Walk(model, work.ids),
-        [layer for layer in work.model_map.layers if _is_module(model.model, layer)],
+        [layer for layer in work.model_map.layers if is_module(model.model, layer)],
         {*by_name, *(layer.name for layer in work.refits)},
         make,
         progress=lambda done, total: work.run.progress(done, total, "blocks"),
@@ -88,8 +88,8 @@ def _walk(work: Work, model: WholeModel, gradients: Shelf) -> None:
     )
 
 
-def _is_module(model: PreTrainedModel, layer: Layer) -> bool:
-    """Not so of experts that transformers fuses."""
+def is_module(model: PreTrainedModel, layer: Layer) -> bool:
+    """Whether the model has the layer as a module of its own: not so of experts that transformers fuses."""
     try:
         layer_module(model, layer)
     except (ValueError, UserError):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from bondwise import atomic
 from bondwise.checkpoint import open_checkpoint
+from bondwise.corrections import open_corrections, possible_corrections
 from bondwise.device import resolve_device
 from bondwise.errors import UserError
 from bondwise.evaluate import evaluate
@@ -172,7 +173,9 @@ def _load(run: Run, options: HealOptions, made_from: Compressed, tokenizer: PreT
     run.phase(f"Loading {source.folder.name}")
     model = _loaded(run, source.folder)
     choose_attention(model, run.device, options.length)
-    names = tuple(choose_trainable(model, source, options.train))
+    corrections = possible_corrections(source, options.corrections)
+    open_corrections(model, corrections, seed=run.request.seed)
+    names = tuple(choose_trainable(model, source, options.train, corrections))
     trains, parameters = (sum(one.numel() for one in found) for found in (find_parameters(model, names).values(), model.parameters()))
     told.warn(hardly_any(trains, parameters))
     free = free_gauge(model, names)

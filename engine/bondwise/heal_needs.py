@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from bondwise.checkpoint import open_checkpoint
 from bondwise.device import device_memory
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bondwise.heal_output import Compressed
     from bondwise.modelmap import Layer
     from bondwise.run import Run
-    from bondwise.schema import HealOptions
+    from bondwise.schema import HealOptions, Quantization
 
 OPTIMIZER = 12
 """Bytes for each parameter that trains: its gradient and two moments, float32."""
@@ -47,7 +47,8 @@ def heal_needs(run: Run, options: HealOptions, made_from: Compressed, trained: i
     """`trained` counts the parameters that train."""
     source = made_from.source
     item, vocabulary = item_bytes(source, run.device), vocabulary_size(run, source)
-    layers = map_model(source).layers
+    model_map = map_model(source)
+    layers = model_map.layers
     activations = _activations(layers, options, vocabulary=vocabulary, item=item)
     world = run.ranks.world
     # Of a GPU each process has its own, with its part of everything; the memory of a machine holds what each has loaded.
@@ -57,7 +58,7 @@ def heal_needs(run: Run, options: HealOptions, made_from: Compressed, trained: i
         original = open_checkpoint(made_from.original, allow_code=run.request.allow_code)
         teacher = item * (original.parameters // parts + 2 * options.length * vocabulary)
     return HealNeeds(
-        models=0 if world == 1 else item * source.parameters * max(times - 1, 1) // parts,
+        models=0 if world == 1 else item * model_map.parameters * max(times - 1, 1) // parts,
         optimizer=trained * (OPTIMIZER + (MASTER if item < MASTER else 0)) // parts,
         activations=activations * times,
         teacher=teacher * times,
@@ -73,16 +74,16 @@ def check_needs(run: Run, options: HealOptions, made_from: Compressed, trained: 
     Raises UserError, with what to change, where memory or disk do not suffice.
     """
     source, needs = made_from.source, heal_needs(run, options, made_from, trained)
-    loaded = item_bytes(source, run.device) * source.parameters
+    parameters = map_model(source).parameters
+    loaded = item_bytes(source, run.device) * parameters
     memory, free = needs.models + needs.optimizer + needs.activations + needs.teacher, device_memory(run.device).free
     present = sum(path.stat().st_size for path in run.checkpoints.rglob("*.safetensors"))
     disk, disk_free = needs.output + max(needs.scratch - present, 0), _least_free(options, run)
-    made = made_from.lineage.result
-    assert made is not None  # of a folder that was only quantized `read_lineage` says so
+    made = made_from.lineage.result or cast("Quantization", made_from.lineage.quantization).result
     run.emit(
         EstimateEvent,
         layers=len(made.layers),
-        parameters=source.parameters,
+        parameters=parameters,
         original_parameters=made.original_parameters,
         memory=loaded + memory,
         memory_available=loaded + free,

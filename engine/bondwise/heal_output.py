@@ -13,6 +13,7 @@ import torch
 
 from bondwise import __version__, atomic
 from bondwise.checkpoint import torch_dtype
+from bondwise.corrections import corrected_config, layer_of, open_corrections, replaced_corrections, stored_type
 from bondwise.errors import UserError
 from bondwise.journal import utc_now
 from bondwise.loading import load_model
@@ -49,16 +50,17 @@ class Compressed(NamedTuple):
 
 
 def read_lineage(folder: Path) -> Lineage:
-    """Raises UserError where the folder was not made by Bondwise, and where it is quantized."""
+    """Raises UserError where the folder was not made by Bondwise, and where bitsandbytes quantized it."""
     try:
         lineage = Lineage.model_validate_json((folder / LINEAGE_FILE).read_bytes())
     except (OSError, ValueError):
         raise UserError(
             f"{folder} is not a compressed model of Bondwise: it has no {LINEAGE_FILE} that can be read.", "Compress it first (tensorize)."
         ) from None
-    if lineage.quantization is not None or lineage.result is None:
+    if lineage.quantization is not None and lineage.quantization.result.backend == "bitsandbytes":
         raise UserError(
-            f"{folder} is quantized, and weights in few bits do not train.", "Heal the folder that it was made from, then quantize."
+            f"{folder} is quantized by bitsandbytes, and has nothing beside its weights in few bits that trains.",
+            "Heal the folder that it was made from, then quantize; or quantize that to compensated-4, which can be healed.",
         )
     return lineage
 
@@ -77,9 +79,14 @@ def write(run: Run, writer: CheckpointWriter, made_from: Compressed, trained: Ma
         planned = PlannedTensor(name, entry.dtype, entry.shape)
         return Replacement((name,), (planned,), lambda: iter([tensor.to(torch_dtype(entry))]))
 
-    writer.write_weights(source, [replaced(*one) for one in trained.items()], step)
+    whole = [replaced(*one) for one in trained.items() if layer_of(one[0]) is None]
+    writer.write_weights(source, [*whole, *replaced_corrections(source, trained)], step)
     writer.copy_companions(source.folder)
-    writer.write_bytes("config.json", source.config_bytes)
+    config = corrected_config(source, trained)
+    if config is None:
+        writer.write_bytes("config.json", source.config_bytes)
+    else:
+        writer.write_json("config.json", config)
     writer.write_bytes(OWN_MODULE, resources.files("bondwise").joinpath(OWN_MODULE).read_bytes())
     for name, content in made_from.code.items():
         writer.write_bytes(name, content)
@@ -92,8 +99,10 @@ def verify(run: Run, folder: Path, source: Checkpoint, trained: Mapping[str, Ten
     """
     run.phase("Checking the written model")
     model, loaded = (load_model(one, device=run.device, allow_code=run.request.allow_code) for one in (source.folder, folder))
+    open_corrections(model, {name: tensor.shape for name, tensor in trained.items()})
     for name, parameter in find_parameters(model, tuple(trained)).items():
-        parameter.copy_(trained[name].to(torch_dtype(source.tensors[name])))
+        held = stored_type(source) if layer_of(name) is not None else torch_dtype(source.tensors[name])
+        parameter.copy_(trained[name].to(held))
     vocabulary: int = cast("Any", model.get_input_embeddings()).weight.shape[0]
     ids = torch.randint(vocabulary, (1, CHECK_TOKENS), generator=torch.Generator().manual_seed(run.request.seed)).to(run.device)
     expected, found = (_log_probs(one, ids) for one in (model, loaded))

@@ -332,8 +332,9 @@ class PackedMatrix(nn.Module):
 class PackedLinear(nn.Module):
     """A linear map [..., in_features] → [..., out_features] stored in few bits: a matrix, two thin ones, or both.
 
-    `bits` 0: no matrix; `rank` 0: no thin ones. By `path` "keep" the matrix is unpacked once and kept, which is as fast as the original
-    layer and as large in memory; else it is unpacked in each pass, no more than `MAX_UNPACKED` numbers at a time.
+    `bits` 0: no matrix; `rank` 0: no thin ones; with `rank_bits` 16 these are plain linear maps, which can be trained. By `path` "keep" the
+    matrix is unpacked once and kept, which is as fast as the original layer and as large in memory; else it is unpacked in each pass, no
+    more than `MAX_UNPACKED` numbers at a time.
     """
 
     def __init__(
@@ -356,7 +357,10 @@ class PackedLinear(nn.Module):
         self.path: ForwardPath = "auto"
         if bits:
             self.matrix = PackedMatrix(out_features, in_features, bits, ordered=ordered, device=device)
-        if rank:
+        if rank and rank_bits == 16:
+            thin: dict[str, Any] = {"bias": False, "device": device, "dtype": dtype}
+            self.correction = nn.Sequential(nn.Linear(in_features, rank, **thin), nn.Linear(rank, out_features, **thin))
+        elif rank:
             self.right = PackedMatrix(rank, in_features, rank_bits, ordered=False, device=device)
             self.left = PackedMatrix(rank, out_features, rank_bits, ordered=False, device=device)
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
@@ -370,7 +374,12 @@ class PackedLinear(nn.Module):
         if "matrix" in self._modules:
             y = self._times(x, "matrix")
         if "right" in self._modules:
-            thin = self._times(x, "right") @ torch.cat([self._rows("left", x, rows) for rows in self._part("left").pieces()])
+            thin = self._times(x, "right") @ torch.cat(
+                [self._rows("left", _product_dtype(x), rows) for rows in self._part("left").pieces()]
+            )
+            y = thin if y is None else y + thin
+        if "correction" in self._modules:
+            thin = self.correction(x)
             y = thin if y is None else y + thin
         assert y is not None
         return y if self.bias is None else y + self.bias
@@ -383,23 +392,26 @@ class PackedLinear(nn.Module):
         """x times the transposed part, [..., rows]."""
         part = self._part(name)
         x = part.in_order(x)
-        parts = [F.linear(x, self._rows(name, x, rows)) for rows in part.pieces()]
+        parts = [F.linear(x, self._rows(name, _product_dtype(x), rows)) for rows in part.pieces()]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def _rows(self, name: str, like: Tensor, rows: slice) -> Tensor:
+    def _rows(self, name: str, dtype: torch.dtype, rows: slice) -> Tensor:
         part = self._part(name)
         if self.path != "keep":
-            return part.unpack(rows, like.dtype)
+            return part.unpack(rows, dtype)
         kept = self._kept.get(name)
-        if kept is None or kept.dtype != like.dtype:
+        if kept is None or kept.dtype != dtype:
             with torch.inference_mode(False), torch.no_grad():
-                kept = self._kept[name] = torch.cat([part.unpack(piece, like.dtype) for piece in part.pieces()])
+                kept = self._kept[name] = torch.cat([part.unpack(piece, dtype) for piece in part.pieces()])
         return kept[rows]
 
     def dense(self) -> Tensor:
         """The weight [out_features, in_features] that this layer stands for, float32."""
         found = self.matrix.dense() if "matrix" in self._modules else None
         thin = self.left.dense().mT @ self.right.dense() if "right" in self._modules else None
+        if "correction" in self._modules:
+            first, second = (_tensor(linear.weight).float() for linear in self.correction)
+            thin = second @ first
         return _tensor(thin if found is None else found if thin is None else found + thin)
 
     def forget(self) -> None:
@@ -409,6 +421,12 @@ class PackedLinear(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "PackedLinear":
         self.forget()
         return super()._apply(fn, recurse)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """In which a product with x is taken: within an autocast that of the context."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def packed_tensors(rows: int, columns: int, bits: int, *, ordered: bool) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:

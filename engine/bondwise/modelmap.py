@@ -32,7 +32,7 @@ _WORDS: dict[str, str] = json.loads(resources.files("bondwise").joinpath("modelm
 _ATTENTION, _MLP, _NORM, _EMBEDDING, _ROUTER = (re.compile(_WORDS[key]) for key in ("attention", "mlp", "norm", "embedding", "router"))
 _FLOATS = frozenset(("F64", "F32", "F16", "BF16"))
 _NUMBERED = re.compile(r"([^\d.][^.]*(?:\.[^\d.][^.]*)*)\.(\d+)\.")
-_PACKED = re.compile(r"(.+)\.(?:matrix|left|right)\.(?:codes|scales|levels|order)")
+_PACKED = re.compile(r"(.+)\.(?:(?:matrix|left|right)\.(?:codes|scales|levels|order)|correction\.[01]\.weight)")
 _GROUPS: tuple[LayerGroup, ...] = ("attention", "mlp", "other")
 
 
@@ -60,6 +60,11 @@ class Layer:
     def weight_parameters(self) -> int:
         """Elements of the dense weight."""
         return math.prod(self.shape)
+
+    @property
+    def is_expert(self) -> bool:
+        """Not every token may reach it; by its name."""
+        return "expert" in self.name
 
 
 @dataclass(frozen=True)

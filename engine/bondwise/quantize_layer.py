@@ -25,26 +25,34 @@ if TYPE_CHECKING:
     from bondwise.quantize_choices import Target
 
 
+CORRECTION = "correction"
+"""Two linear maps beside a packed matrix, [rank, in] and [out, rank], in 16 bits."""
+
+
 class Made(NamedTuple):
     tensors: dict[str, Tensor]
     """By what follows the layer's name and a dot, on the CPU."""
     figures: QuantizedLayer
 
 
-def quantize_layer(target: Target, weight: Tensor, moments: Moments | None, *, protected: bool = False) -> Made:
+def quantize_layer(
+    target: Target, weight: Tensor, moments: Moments | None, *, protected: bool = False, wanted: Tensor | None = None
+) -> Made:
     """A weight [out, in] on the device that computes → what is stored in its place.
 
-    `moments` are needed by the calibrated schemes. `protected`: 8 bits in the place of fewer. Raises UserError for a weight that is not
-    finite, and for moments that do not fit.
+    `moments` are needed by the calibrated schemes. `protected`: 8 bits in the place of fewer. `wanted` [out, in] is what the stored numbers
+    are to come close to, if that is not the weight (`quantize_sequence`); the loss is then that of their difference. Raises UserError for a
+    weight that is not finite, and for moments that do not fit.
     """
     started = time.perf_counter()
     if not bool(weight.isfinite().all()):
         raise UserError(f"{target.weight} holds weights that are NaN or infinite.", "Copy the weight files of the model again.")
-    tensors, dense = _tensors(target, weight, moments, protected=protected)
+    tensors, dense = _tensors(target, weight, moments, wanted, protected=protected)
     change = dense.to(weight.device).float() - weight.float()
     loss = None
     if moments is not None and moments.gradients is not None:
-        loss = predicted_loss(change, moments.inputs, moments.gradients)
+        missed = change if wanted is None else dense.to(wanted) - wanted
+        loss = predicted_loss(missed, moments.inputs, moments.gradients)
     section = None if target.scheme in ("float16", "low-rank-16") or not target.in_packed else packed_section(target, protected=protected)
     return Made(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
@@ -80,6 +88,8 @@ def dense_weight(target: Target, tensors: Mapping[str, Tensor], *, protected: bo
         return contract_stored(tensors, section.out_modes, section.in_modes, section.bond_dims, *target.layer.shape).float()
     parts = {name: _rounded(tensors, name, columns) for name, columns in _parts(target).items() if f"{name}.codes" in tensors}
     thin = Factors(parts["left"], parts["right"]).dense() if "left" in parts else None
+    if f"{CORRECTION}.0.weight" in tensors:
+        thin = tensors[f"{CORRECTION}.1.weight"].float() @ tensors[f"{CORRECTION}.0.weight"].float()
     if "matrix" not in parts:
         return cast("Tensor", thin)
     return parts["matrix"].dense() + (0 if thin is None else thin)
@@ -117,7 +127,9 @@ def low_rank_section(target: Target) -> MPOLayer:
 # --- helpers -------------------------------------------------------------------------------------------------------------------------
 
 
-def _tensors(target: Target, weight: Tensor, moments: Moments | None, *, protected: bool) -> tuple[dict[str, Tensor], Tensor]:
+def _tensors(
+    target: Target, weight: Tensor, moments: Moments | None, wanted: Tensor | None, *, protected: bool
+) -> tuple[dict[str, Tensor], Tensor]:
     """The stored tensors and the weight [out, in] that they stand for."""
     if target.scheme == "float16":
         stored = weight.half() if weight.dtype == torch.float32 else weight
@@ -132,17 +144,18 @@ def _tensors(target: Target, weight: Tensor, moments: Moments | None, *, protect
         return _stored("matrix", rounded), rounded.dense()
     assert moments is not None
     try:
-        return _calibrated(replace(target, scheme="compensated-8", rank=0) if protected else target, weight, moments)
+        aim = weight if wanted is None else wanted.to(weight.device)
+        return _calibrated(replace(target, scheme="compensated-8", rank=0) if protected else target, aim, moments, weight.dtype)
     except ValueError as failure:
         raise UserError(f"{target.name}: {failure}.", "Leave it out (--exclude), or choose int8 or nf4 for it.") from None
 
 
-def _calibrated(target: Target, weight: Tensor, moments: Moments) -> tuple[dict[str, Tensor], Tensor]:
+def _calibrated(target: Target, weight: Tensor, moments: Moments, dtype: torch.dtype) -> tuple[dict[str, Tensor], Tensor]:
     inputs, gradients = moments.inputs, moments.gradients
     if target.scheme == "low-rank-16":
         section = low_rank_section(target)
-        dtype = torch.float16 if weight.dtype == torch.float32 else weight.dtype
-        stored = stored_tensors(decompose_weighted(weight, inputs, gradients, chi=target.rank), dtype)
+        half = torch.float16 if dtype == torch.float32 else dtype
+        stored = stored_tensors(decompose_weighted(weight, inputs, gradients, chi=target.rank), half)
         return stored, contract_stored(stored, section.out_modes, section.in_modes, section.bond_dims, *weight.shape)
     by = TwoSided.of(inputs, gradients, weight.shape[0])
     if target.scheme.startswith("low-rank"):
@@ -153,6 +166,11 @@ def _calibrated(target: Target, weight: Tensor, moments: Moments) -> tuple[dict[
     tensors, dense = _stored("matrix", rounded), rounded.dense()
     if target.rank:
         lost = weight.float() - dense.to(weight.device)
+        if target.rank_bits == 16:
+            left, right = thin_factors(lost, inputs, gradients, target.rank)  # [rank, out], [rank, in]
+            half = torch.float16 if dtype == torch.float32 else dtype
+            tensors |= {f"{CORRECTION}.0.weight": right.to(half), f"{CORRECTION}.1.weight": left.mT.to(half)}
+            return tensors, dense + (left.to(half).float().mT @ right.to(half).float()).to(dense.device)
         factors = round_factors(thin_factors(lost, inputs, gradients, target.rank), lost, by, target.rank_bits)
         tensors |= _stored("left", factors.left) | _stored("right", factors.right)
         dense = dense + factors.dense().to(dense.device)

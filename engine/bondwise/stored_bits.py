@@ -31,7 +31,9 @@ def packed_bytes(rows: int, columns: int, bits: int, *, ordered: bool) -> int:
 
 
 def factor_bytes(out_features: int, in_features: int, rank: int, bits: int) -> int:
-    """Of two thin matrices of few bits."""
+    """Of two thin matrices, of few bits or of 16."""
+    if bits == 16:
+        return 2 * rank * (out_features + in_features)
     return sum(packed_bytes(rank, size, bits, ordered=False) for size in (out_features, in_features))
 
 

@@ -10,7 +10,7 @@ from bondwise import modeling_mpo
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from torch import nn
     from transformers import PreTrainedModel
@@ -23,17 +23,22 @@ HARDLY = 0.01
 """Share of a model's parameters below which training them changes little."""
 
 
-def choose_trainable(model: PreTrainedModel, source: Checkpoint, patterns: Sequence[str]) -> dict[str, nn.Parameter]:
+def choose_trainable(
+    model: PreTrainedModel, source: Checkpoint, patterns: Sequence[str], corrections: Collection[str] = ()
+) -> dict[str, nn.Parameter]:
     """The parameters that train, by the names of their tensors in the folder, in the order of the names; all others of `model` are frozen.
+
+    These are the cores, `corrections` of layers in packed bits, and what matches `patterns`.
 
     A pattern is `norms`, a layer's name, a glob (`*` crosses dots) or `re:` and a regular expression for the whole name. Raises UserError
     where nothing trains, a pattern matches nothing, or what it matches is not in the model as it is in the files (fused experts).
     """
     model.requires_grad_(requires_grad=False)
-    cores = {name for layer in _tensorized(source) for name in source.tensors if name.startswith(f"{layer}.cores.")}
+    inside = [name for layer in _tensorized(source) for name in source.tensors if name.startswith(f"{layer}.cores.")]
+    cores = {name for name in inside if name.endswith(".weight") or not _is_packed(source, name)}
     others = {name for pattern in patterns for name in _matching(model, source, pattern)}
     found: dict[str, nn.Parameter] = {}
-    for name in sorted(cores | others):
+    for name in sorted({*cores, *corrections} | others):
         parameter = _parameter(model, name)
         if parameter is None:
             raise UserError(
@@ -45,8 +50,8 @@ def choose_trainable(model: PreTrainedModel, source: Checkpoint, patterns: Seque
         found[name] = parameter
     if not found:
         raise UserError(
-            f"{source.folder} has nothing to train: none of its layers is tensorized.",
-            "Compress layers first (tensorize), or name what else to train (--train norms, or layers).",
+            f"{source.folder} has nothing to train: none of its layers is tensorized, or stored in packed bits.",
+            "Compress layers first (tensorize, quantize), or name what else to train (--train norms, or layers).",
         )
     return found
 
@@ -67,6 +72,11 @@ def hardly_any(trained: int, parameters: int) -> str | None:
         f"Only {trained:,} of {parameters:,} parameters train ({trained / parameters:.2%}): healing can change little. "
         "--train norms, or layers by name, adds more."
     )
+
+
+def _is_packed(source: Checkpoint, name: str) -> bool:
+    """Whether the tensor belongs to a core that is stored in few bits."""
+    return any(name.startswith(f"{core}.") for core in source.config["mpo"].get("packed", {}))
 
 
 def _tensorized(source: Checkpoint) -> list[str]:

@@ -30,7 +30,7 @@ export interface BlockForm {
 
 const CORE = /^(.+?)\.cores\.(\d+)\.(.+)$/;
 /** What is stored in few bits: see `PackedLinear` in modeling_mpo.py. */
-const PACKED = /^(.+)\.(?:matrix|left|right)\.(?:codes|scales|levels|order)$/;
+const PACKED = /^(.+)\.(?:(?:matrix|left|right)\.(?:codes|scales|levels|order)|correction\.[01]\.weight)$/;
 const ORDER = /^(.+)\.order_\d+$/;
 const HELPER = /^(.+?)\.(?:weight[._]|input_scale$|SCB$|qzeros$|scales$|g_idx$)/;
 const GROUPS: readonly LayerGroup[] = ['attention', 'mlp', 'other'];

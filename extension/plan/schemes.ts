@@ -66,7 +66,7 @@ export function storedBytes({ out, in: inputs, dtype }: FloatLayer, scheme: Sche
   if (scheme === 'low-rank-16') {
     return rank * (out + inputs - rank) * item + 4 * out;
   }
-  const thin = (bits: number) => packedBytes(rank, out, bits, false) + packedBytes(rank, inputs, bits, false);
+  const thin = (bits: number) => bits === 16 ? 2 * rank * (out + inputs) : packedBytes(rank, out, bits, false) + packedBytes(rank, inputs, bits, false);
   if (scheme.startsWith('low-rank')) {
     return thin(schemeBits(scheme));
   }

@@ -396,6 +396,26 @@ export interface BenchmarkEvent {
   type: 'benchmark';
   benchmark: Benchmark;
 }
+export interface BenchmarkInput {
+  /**
+   * Models by name or folder, as bondwise_list_models gives them; the original among them, to compare with.
+   *
+   * @minItems 1
+   */
+  models: [string, ...string[]];
+  /**
+   * Of the LM Evaluation Harness: hellaswag, arc_easy. Empty: none, only perplexity, text, speed and size.
+   */
+  tasks?: string[];
+  /**
+   * Items of each task. 100 leave a standard error of up to 5 points; more take longer in proportion.
+   */
+  limit?: number;
+  /**
+   * Time forward pass, prefill and decode.
+   */
+  speed?: boolean;
+}
 /**
  * A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before.
  */
@@ -1245,6 +1265,10 @@ export interface HealOptions {
    */
   train?: string[];
   /**
+   * Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: none get any.
+   */
+  corrections?: number | null;
+  /**
    * Compute activations again in the backward pass: less memory, more time.
    */
   recompute?: boolean;
@@ -2072,6 +2096,10 @@ export interface QuantizeOptions {
    */
   protect?: boolean;
   /**
+   * Calibrated layers are made in their order, each for what the quantized ones before it hand on.
+   */
+  sequential?: boolean;
+  /**
    * The folder to make. It appears only when it is whole.
    */
   output: string;
@@ -2107,9 +2135,9 @@ export interface QuantizeRule {
     | 'low-rank-4';
   rank?: number | null;
   /**
-   * Of those two thin matrices beside `compensated-N`.
+   * Of those two thin matrices beside `compensated-N`; those of 16 bits can be healed.
    */
-  rank_bits?: 4 | 8;
+  rank_bits?: 4 | 8 | 16;
 }
 /**
  * What the scheme of each layer is chosen for.
@@ -2762,6 +2790,10 @@ export interface PlanHeal {
    */
   train?: string[];
   /**
+   * Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: none get any.
+   */
+  corrections?: number | null;
+  /**
    * Compute activations again in the backward pass: less memory, more time.
    */
   recompute?: boolean;
@@ -2876,6 +2908,10 @@ export interface PlanHeal1 {
    */
   train?: string[];
   /**
+   * Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: none get any.
+   */
+  corrections?: number | null;
+  /**
    * Compute activations again in the backward pass: less memory, more time.
    */
   recompute?: boolean;
@@ -2948,6 +2984,28 @@ export interface ProfileInput {
    * Measure the whole model with one layer compressed at a time, which takes longer.
    */
   measured?: boolean;
+}
+export interface QuantizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * For all layers alike: int8, nf4, nf4-double (seconds), compensated-4, compensated-3 or compensated-2 (minutes, from a calibration text). Or a budget under which each layer gets what loses least: bits on average such as 3.5bits, or the size of the whole folder such as 120MB.
+   */
+  scheme: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all linear layers.
+   */
+  layers?: string[];
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
 }
 /**
  * A layer is in few bits; one of the same name that came before is replaced.

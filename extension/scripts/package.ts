@@ -12,6 +12,7 @@ const vsce = path.join(projectRoot, 'node_modules/@vscode/vsce/vsce');
 /** What a user installs: bundles, assets, and the engine's source. Anything else in the package is a mistake. */
 const allowed: readonly RegExp[] = [
   /^(package\.json|package\.nls(\.[a-z-]+)?\.json|LICENSE|README\.md|CHANGELOG\.md)$/,
+  /^extension\/l10n\/bundle\.l10n\.[a-z-]+\.json$/,
   /^dist\/extension\.cjs$/,
   /^dist\/(THIRD_PARTY_NOTICES\.txt|sbom\.cdx\.json)$/,
   /^dist\/webview\/[\w-]+\.(js|css)$/,
@@ -21,14 +22,15 @@ const allowed: readonly RegExp[] = [
   /^engine\/[\w.-]+\.(lock|json)$/,
 ];
 const required: readonly string[] = [
-  'package.json', 'package.nls.json', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist/extension.cjs', 'dist/THIRD_PARTY_NOTICES.txt', 'dist/sbom.cdx.json', 'extension/protocol/plan.schema.json', 'engine/bondwise/__main__.py', 'engine/bondwise/modeling_mpo.py',
+  'package.json', 'package.nls.json', 'package.nls.de.json', 'extension/l10n/bundle.l10n.de.json', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist/extension.cjs', 'dist/THIRD_PARTY_NOTICES.txt', 'dist/sbom.cdx.json', 'extension/protocol/plan.schema.json',
+  'engine/bondwise/__main__.py', 'engine/bondwise/modeling_mpo.py',
   'engine/bondwise/modelmap.json', 'engine/requirements.lock',
 ];
 const largest = 2_000_000;
 
 /** The parts of the project that the package is made of. vsce walks all folders beside them too, and those of the tests are huge. */
 const parts: readonly string[] = [
-  'package.json', 'package.nls.json', '.vscodeignore', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist', 'extension/media', 'extension/protocol/plan.schema.json', 'engine',
+  'package.json', 'package.nls.json', 'package.nls.de.json', 'extension/l10n', '.vscodeignore', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist', 'extension/media', 'extension/protocol/plan.schema.json', 'engine',
 ];
 
 /** Builds, packages and checks the extension. Returns the path of the VSIX, which appears only when it passed. */

@@ -43,9 +43,9 @@ MEASURED = {"documentation": "builtin"} | ({"wikitext": f"{DATA}/wikitext2/test.
 STARTS = os.environ.get("BONDWISE_BENCH_STARTS", "p50 l80 l60").split()
 BUDGETS = [int(tokens) for tokens in os.environ.get("BONDWISE_BENCH_TOKENS", "81920 163840 327680").split()]
 SHARES = os.environ.get("BONDWISE_BENCH_DISTILL", "0.5 0").split()
-RATE = os.environ.get("BONDWISE_BENCH_RATE", "5e-4")
+RATE = os.environ.get("BONDWISE_BENCH_RATE", "2e-4")
 PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
-LENGTH, BATCH, VALIDATIONS = 256, 2, 4
+LENGTH, BATCH, VALIDATIONS = 256, 1, 4
 
 
 def engine(*arguments: str) -> None:

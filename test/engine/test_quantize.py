@@ -266,6 +266,35 @@ def test_a_killed_run_goes_on_to_the_same_bytes(dense: Path, tmp_path: Path, mon
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (tmp_path / "two" / "model.safetensors").read_bytes()
 
 
+def test_in_sequence_the_model_keeps_more_of_what_it_did(dense: Path, tmp_path: Path) -> None:
+    """By transformers alone: what leaves the last block on the calibration text, seed 0. Sizes are the same."""
+    from bondwise.loading import load_tokenizer
+    from bondwise.text import token_sequences
+
+    text = {"length": 64, "sequences": 16}
+    ids = token_sequences(load_tokenizer(dense), "builtin", "calibration", **text, seed=0)
+
+    def states(folder: Path) -> torch.Tensor:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=True)
+        with torch.no_grad():
+            return model(ids, output_hidden_states=True).hidden_states[-1]
+
+    rules = ({"layers": ["*"], "exclude": ["*.q_proj"], "scheme": "compensated-2"}, {"layers": ["*.q_proj"], "scheme": "int8"})
+    results, missed = dict[str, dict[str, Any]](), dict[str, float]()
+    for name, sequential in (("sequence", True), ("alone", False)):
+        run = quantize_run(tmp_path / name, dense, tmp_path / f"{name}-out", *rules, sequential=sequential, protect=False, calibration=text)
+        results[name] = finish(run)
+        missed[name] = float((states(tmp_path / f"{name}-out") - states(dense)).norm())
+    assert results["sequence"]["bytes"] == results["alone"]["bytes"]
+    assert results["sequence"]["logits_difference"] < 1e-4
+    assert missed["sequence"] < 0.9 * missed["alone"]
+    # The first layer reads the same in both, and is fitted to what it is.
+    first, second = (
+        next(layer for layer in result["layers"] if layer["name"].endswith("0.self_attn.v_proj")) for result in results.values()
+    )
+    assert first["relative_error"] == pytest.approx(second["relative_error"], rel=0.2)
+
+
 def test_what_cannot_be_done_is_said(dense: Path, compressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     number = iter(range(100))
 

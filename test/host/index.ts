@@ -21,6 +21,7 @@ export async function run(): Promise<void> {
     await import('./heal.test.ts');
     await import('./tensors.test.ts');
     await import('./tools.test.ts');
+    await import('./api.test.ts');
   }
   mocha.suite.emit('post-require', globalThis, 'test-host.cjs', mocha);
   await new Promise<void>((resolve, reject) => {

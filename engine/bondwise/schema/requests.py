@@ -110,7 +110,9 @@ class QuantizeRule(Strict):
         ]
         | None
     ) = None
-    rank_bits: Annotated[Literal[4, 8], Field(description="Of those two thin matrices beside `compensated-N`.")] = 4
+    rank_bits: Annotated[
+        Literal[4, 8, 16], Field(description="Of those two thin matrices beside `compensated-N`; those of 16 bits can be healed.")
+    ] = 4
 
     @model_validator(mode="after")
     def _rank_where_needed(self) -> QuantizeRule:
@@ -137,6 +139,9 @@ class QuantizeOptions(Strict):
     calibration: Annotated[CalibrationOptions, Field(description="The text for `compensated-N` and `low-rank-N`.")] = CalibrationOptions()
     protect: Annotated[
         bool, Field(description="Layers whose rounding to `compensated-N` is predicted to cost far more than the others' get 8 bits.")
+    ] = True
+    sequential: Annotated[
+        bool, Field(description="Calibrated layers are made in their order, each for what the quantized ones before it hand on.")
     ] = True
     output: Annotated[str, Field(description="The folder to make. It appears only when it is whole.")]
     evaluate: EvaluateOptions | None = None
@@ -196,7 +201,7 @@ class HealSettings(Strict):
     minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
     tokens: Annotated[int, Field(ge=1, description="To train on.")] | None = None
     epochs: Annotated[float, Field(gt=0, description="How often the data is gone through; of several sources the first.")] | None = None
-    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 2e-4
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
     weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
@@ -219,6 +224,14 @@ class HealSettings(Strict):
     train: Annotated[
         list[str], Field(description="What trains besides the cores: `norms`, layers by name or glob, or `re:` patterns.")
     ] = []
+    corrections: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="Rank of the two thin matrices of 16 bits that each layer in packed bits gets to train, where it has none. Null: "
+            "none get any.",
+        ),
+    ] = 16
     recompute: Annotated[bool, Field(description="Compute activations again in the backward pass: less memory, more time.")] = False
     validation_sequences: Annotated[int, Field(ge=1, description="Of the data's evaluation part.")] = 8
     validations: Annotated[
