@@ -1,6 +1,9 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
+import './l10n/host.ts';
 import path from 'node:path';
 import * as vscode from 'vscode';
+import type { BondwiseApi } from './api/bondwise.d.ts';
+import { publicApi } from './api/index.ts';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { chatWithModels } from './commands/chat.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
@@ -38,10 +41,11 @@ import type { TreeNode } from './views/modelNodes.ts';
 import { ModelsTree } from './views/modelsTree.ts';
 import { ProfileList } from './views/profileList.ts';
 import { logRuns, showActiveRuns } from './views/runFeedback.ts';
+import { RunTexts } from './views/runText.ts';
 import { RunsTree } from './views/runsTree.ts';
 
-/** For the suite inside the extension host. */
-export interface Api {
+/** For the suite inside the extension host, which gets the parts besides what other extensions get. */
+export interface Api extends BondwiseApi {
   readonly models: ModelList;
   readonly modelsTree: ModelsTree;
   readonly modelsView: vscode.TreeView<TreeNode>;
@@ -58,7 +62,7 @@ export interface Api {
   readonly chats: ChatPanels;
 }
 
-export function activate(context: vscode.ExtensionContext): Api {
+export function activate(context: vscode.ExtensionContext): BondwiseApi {
   const log = vscode.window.createOutputChannel('Bondwise', { log: true });
   const storage = context.storageUri ?? context.globalStorageUri;
   const runs = new RunStore();
@@ -99,7 +103,7 @@ export function activate(context: vscode.ExtensionContext): Api {
   });
   const report = (file: string) => reports.show(file);
   const chats = new ChatPanels({ context, extension: context.extensionUri, models, environment: () => engine.require(), log });
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
+  const runParts = { context, runs, ...runView, engine, log, models, profiles, storage, showModel: reveal, showRun, compare, sensitivity, showSensitivity: sensitivity, report, showReport: report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -118,6 +122,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     heatmaps,
     reports,
     tensors,
+    new RunTexts(runs),
     chats,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
@@ -148,5 +153,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, chats };
+  const api = publicApi({ context, models, profiles, runs, engine, storage });
+  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, chats });
+  return context.extensionMode === vscode.ExtensionMode.Test ? forTests() : api;
 }

@@ -1,7 +1,7 @@
 /** “Export…”: a compressed or quantized model as its base architecture, for tools that know no other. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Model } from '../checkpoint/index.ts';
+import { type Model, openModel } from '../checkpoint/index.ts';
 import type { RunRequest } from '../protocol/types.ts';
 import { formatBytes } from '../runs/format.ts';
 import { isTreeNode, modelOf } from '../views/modelNodes.ts';
@@ -16,8 +16,9 @@ import { checkOutput } from './tensorizeSteps.ts';
 export async function exportModel(parts: TensorizeParts, [clicked]: readonly unknown[]): Promise<void> {
   await parts.models.ready();
   const compressed = parts.models.entries.flatMap(({ model }) => (model?.lineage ? [model] : []));
-  let model: Model | undefined = isTreeNode(clicked) ? modelOf(clicked).entry.model : compressed.length === 1 ? compressed[0] : undefined;
-  if (compressed.length === 0 || (model && !model.lineage)) {
+  const named = typeof clicked === 'string' ? clicked : undefined;
+  let model: Model | undefined = isTreeNode(clicked) ? modelOf(clicked).entry.model : named !== undefined ? (parts.models.get(named)?.model ?? (await openModel(named))) : compressed.length === 1 ? compressed[0] : undefined;
+  if ((compressed.length === 0 && !model) || (model && !model.lineage)) {
     throw new Error(vscode.l10n.t('Only a compressed or quantized model can be exported: others are what other tools load already.'));
   }
   const ask = model === undefined;

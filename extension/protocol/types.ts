@@ -398,6 +398,26 @@ export interface BenchmarkEvent {
   type: 'benchmark';
   benchmark: Benchmark;
 }
+export interface BenchmarkInput {
+  /**
+   * Models by name or folder, as bondwise_list_models gives them; the original among them, to compare with.
+   *
+   * @minItems 1
+   */
+  models: [string, ...string[]];
+  /**
+   * Of the LM Evaluation Harness: hellaswag, arc_easy. Empty: none, only perplexity, text, speed and size.
+   */
+  tasks?: string[];
+  /**
+   * Items of each task. 100 leave a standard error of up to 5 points; more take longer in proportion.
+   */
+  limit?: number;
+  /**
+   * Time forward pass, prefill and decode.
+   */
+  speed?: boolean;
+}
 /**
  * A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before.
  */
@@ -531,9 +551,15 @@ export interface BenchmarkRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -775,9 +801,9 @@ export interface ChatRequest {
   model: string;
   device?: string;
   /**
-   * The user allows the Python code that the folder brings.
+   * The hash of the folder's own Python code, which the user allows; null: none may run.
    */
-  allow_code?: boolean;
+  code?: string | null;
   /**
    * Of the caller's choice; what is told of this request names it.
    */
@@ -1183,9 +1209,15 @@ export interface ExportRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1460,9 +1492,15 @@ export interface HealRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1893,9 +1931,15 @@ export interface TensorizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2012,9 +2056,15 @@ export interface PerplexityRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2072,9 +2122,15 @@ export interface SampleModelRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2105,9 +2161,15 @@ export interface ProfileRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2186,9 +2248,15 @@ export interface QuantizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -3104,6 +3172,28 @@ export interface ProfileInput {
    * Measure the whole model with one layer compressed at a time, which takes longer.
    */
   measured?: boolean;
+}
+export interface QuantizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * For all layers alike: int8, nf4, nf4-double (seconds), compensated-4, compensated-3 or compensated-2 (minutes, from a calibration text). Or a budget under which each layer gets what loses least: bits on average such as 3.5bits, or the size of the whole folder such as 120MB.
+   */
+  scheme: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all linear layers.
+   */
+  layers?: string[];
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
 }
 /**
  * A layer is in few bits; one of the same name that came before is replaced.

@@ -1,6 +1,7 @@
 /** The heatmap as a control: labels that stay in sight, the mouse, the keyboard, and what a screen reader is told. */
 import { h } from '../ui/dom.ts';
 import { Hint } from '../ui/hint.ts';
+import { t } from '../ui/l10n.ts';
 import { type Geometry, spotAt } from './cells.ts';
 import type { Grid, Spot } from './grid.ts';
 import { draw, fit, type Picture } from './heatmap.ts';
@@ -25,7 +26,7 @@ const CELL = { width: [44, 96], height: 18 } as const;
 /** A drag this near to the edge scrolls. */
 const EDGE = 24;
 const EVERYTHING: Spot = { row: -1, column: -1 };
-const HELP = 'Arrow keys move, Space adds or takes away, Enter selects one, Shift with arrows a range, Control+A all; Shift+F10 opens the menu.';
+const HELP = t('Arrow keys move, Space adds or takes away, Enter selects one, Shift with arrows a range, Control+A all; Shift+F10 opens the menu.');
 
 export class HeatmapView {
   /** Scrolls; never narrower than its cells. */
@@ -331,7 +332,7 @@ export class HeatmapView {
     }
     const layer = grid.at(spot);
     this.#activeCell.classList.add('active');
-    const empty = `Block ${grid.blocks[spot.row] ?? ''} has no ${grid.columns[spot.column]?.id ?? ''}`;
+    const empty = t('Block {0} has no {1}', grid.blocks[spot.row] ?? '', grid.columns[spot.column]?.id ?? '');
     this.#activeCell.setAttribute('aria-label', layer ? this.#actions.describe(layer.name) : empty);
     this.#activeCell.setAttribute('aria-selected', String(layer !== undefined && this.#selection.layers.has(layer.name)));
     this.#place(this.#activeCell, spot);

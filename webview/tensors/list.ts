@@ -1,6 +1,7 @@
 /** The list of tensors. A file may have half a million: only the rows in sight are elements. */
 import type { TensorInfo } from '../../extension/protocol/types.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import { COLUMNS, type ColumnId, type Sort } from './rows.ts';
 
 export interface ListActions {
@@ -24,7 +25,7 @@ export class TensorList {
 
   constructor(actions: ListActions) {
     this.#actions = actions;
-    this.#scroller = h('div', { class: 'scroller', tabindex: '0', role: 'grid', 'aria-label': 'Tensors' }, h('div', { role: 'rowgroup', class: 'heads' }, this.#head), this.#rows);
+    this.#scroller = h('div', { class: 'scroller', tabindex: '0', role: 'grid', 'aria-label': t('Tensors') }, h('div', { role: 'rowgroup', class: 'heads' }, this.#head), this.#rows);
     this.element = this.#scroller;
     this.#scroller.addEventListener('scroll', () => this.#draw());
     this.#scroller.addEventListener('keydown', event => this.#key(event));
@@ -63,7 +64,7 @@ export class TensorList {
   #header(id: ColumnId, name: string, { column, descending }: Sort): HTMLElement {
     const isSorted = id === column;
     const arrow = isSorted ? (descending ? ' ↓' : ' ↑') : '';
-    const control = h('button', { type: 'button', 'data-column': id, title: `Sort by ${name.toLowerCase()}` }, name, h('span', { 'aria-hidden': 'true' }, arrow));
+    const control = h('button', { type: 'button', 'data-column': id, title: t('Sort by {0}', name) }, name, h('span', { 'aria-hidden': 'true' }, arrow));
     control.addEventListener('click', () => this.#actions.sort(id));
     return h('div', { role: 'columnheader', class: id, 'aria-sort': isSorted ? (descending ? 'descending' : 'ascending') : 'none' }, control);
   }

@@ -1,6 +1,7 @@
 /** The tensors of a file as rows: filtered, sorted, written out. */
 import type { TensorInfo } from '../../extension/protocol/types.ts';
 import { formatBytes, formatParameters } from '../../extension/runs/format.ts';
+import { t } from '../ui/l10n.ts';
 
 export type ColumnId = 'name' | 'shape' | 'dtype' | 'parameters' | 'bytes';
 
@@ -17,11 +18,11 @@ export interface Sort {
 }
 
 export const COLUMNS: readonly Column[] = [
-  { id: 'name', name: 'Tensor', text: ({ name }) => name },
-  { id: 'shape', name: 'Shape', text: ({ shape }) => shapeText(shape) },
-  { id: 'dtype', name: 'Dtype', text: ({ dtype }) => dtype },
-  { id: 'parameters', name: 'Values', text: ({ parameters }) => formatParameters(parameters) },
-  { id: 'bytes', name: 'Size', text: ({ bytes }) => formatBytes(bytes) },
+  { id: 'name', name: t('Tensor'), text: ({ name }) => name },
+  { id: 'shape', name: t('Shape'), text: ({ shape }) => shapeText(shape) },
+  { id: 'dtype', name: t('Dtype'), text: ({ dtype }) => dtype },
+  { id: 'parameters', name: t('Values'), text: ({ parameters }) => formatParameters(parameters) },
+  { id: 'bytes', name: t('Size'), text: ({ bytes }) => formatBytes(bytes) },
 ];
 
 /** Numbers in names count as numbers, so that block 10 follows block 9. */
@@ -47,7 +48,7 @@ const orders: Readonly<Record<ColumnId, (a: TensorInfo, b: TensorInfo) => number
 };
 
 export function shapeText(shape: readonly number[]): string {
-  return shape.length === 0 ? 'scalar' : shape.join(' × ');
+  return shape.length === 0 ? t('scalar') : shape.join(' × ');
 }
 
 /** Up, down and back to the order of the file. */

@@ -150,11 +150,13 @@ from bondwise.schema.runs import (
     WarningEvent,
 )
 from bondwise.schema.tools import (
+    BenchmarkInput,
     HealInput,
     ListLayersInput,
     ListModelsInput,
     PlanInput,
     ProfileInput,
+    QuantizeInput,
     ReadProfileInput,
     RunPlanInput,
     RunStatusInput,
@@ -172,6 +174,7 @@ __all__ = [
     "BaselineEvent",
     "Benchmark",
     "BenchmarkEvent",
+    "BenchmarkInput",
     "BenchmarkModel",
     "BenchmarkModelEvent",
     "BenchmarkOptions",
@@ -274,6 +277,7 @@ __all__ = [
     "Progress",
     "Quantization",
     "QuantizeBudget",
+    "QuantizeInput",
     "QuantizeOptions",
     "QuantizeRequest",
     "QuantizeResult",
@@ -355,6 +359,8 @@ ROOTS: dict[str, Any] = {
     "TensorizeInput": TensorizeInput,
     "RunStatusInput": RunStatusInput,
     "HealInput": HealInput,
+    "QuantizeInput": QuantizeInput,
+    "BenchmarkInput": BenchmarkInput,
 }
 """What is validated on its own; each becomes one TypeScript type and one validator."""
 
