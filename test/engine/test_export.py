@@ -92,7 +92,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-BITS = {
+BITS: dict[str, list[dict[str, Any]]] = {
     "int8": [{"layers": ["*"], "scheme": "int8"}],
     "nf4": [{"layers": ["*"], "scheme": "nf4-double"}],
     # The paper's mixed recipe: cores in 16 bits, what is still dense in 4; the head by name.

@@ -111,6 +111,8 @@ def save_wide_model(folder: Path) -> Path:
     config = ARCHITECTURES["llama"]()
     config.update({"hidden_size": 128, "intermediate_size": 192, "head_dim": 32, "max_position_embeddings": 2048})
     torch.manual_seed(0)
-    nn.Module.to(AutoModelForCausalLM.from_config(config), torch.bfloat16).save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config)
+    nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
