@@ -14,6 +14,7 @@ from bondwise.errors import UserError
 from bondwise.loading import load_model, load_tokenizer
 from bondwise.memory import tensor_bytes
 from bondwise.schema import ChatModel
+from bondwise.trust import allowing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,8 +51,10 @@ def load(asked: ChatLoad) -> Loaded:
     started = time.monotonic()
     folder, device = Path(asked.model), resolve_device(asked.device)
     fingerprint = fingerprint_of(asked)
-    tokenizer = load_tokenizer(folder, allow_code=asked.allow_code)
-    model = load_model(folder, device=device, allow_code=asked.allow_code)
+    allow_code = asked.code is not None
+    with allowing({} if asked.code is None else {asked.model: asked.code}):
+        tokenizer = load_tokenizer(folder, allow_code=allow_code)
+        model = load_model(folder, device=device, allow_code=allow_code)
     config: Any = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     facts = ChatModel(
@@ -68,7 +71,7 @@ def load(asked: ChatLoad) -> Loaded:
 
 def fingerprint_of(asked: ChatLoad) -> str:
     """Of the folder as it is now. Raises UserError where it is gone, or brings code that is not allowed."""
-    return open_checkpoint(Path(asked.model), allow_code=asked.allow_code).fingerprint()
+    return open_checkpoint(Path(asked.model), allow_code=asked.code is not None).fingerprint()
 
 
 def prompt_ids(loaded: Loaded, messages: Sequence[ChatMessage]) -> Tensor:

@@ -10,7 +10,9 @@ import { oneLine, shortPath } from '../views/text.ts';
 export async function chatWithModels(models: ModelList, show: (folders: readonly string[]) => void, [clicked, selected]: readonly unknown[]): Promise<void> {
   await models.ready();
   const rows = (Array.isArray(selected) && selected.length > 0 ? (selected as readonly unknown[]) : [clicked]).filter(isTreeNode);
-  const named = [...new Set(rows.map(node => modelOf(node).entry.folder))];
+  const chosen = new Set(rows.map(node => modelOf(node).entry.folder));
+  // In the order of the view, whichever was clicked first.
+  const named = models.entries.map(({ folder }) => folder).filter(folder => chosen.has(folder));
   if (named.length > MOST_MODELS) {
     throw new Error(vscode.l10n.t('Select one model, or two to see them side by side.'));
   }

@@ -13,7 +13,7 @@ import { oneLine } from '../views/text.ts';
 import { RunNode } from '../views/runsTree.ts';
 import { BUILTIN } from './calibrationText.ts';
 import { withConsent } from './consent.ts';
-import { askHeal, coresOf, type Hardware, type HealChoices, originalOf } from './healSteps.ts';
+import { askHeal, trainedOf, type Hardware, type HealChoices, originalOf } from './healSteps.ts';
 import { pickModel } from './pickLayers.ts';
 import { askAll, taken } from './quickInput.ts';
 import { evaluateOptions, isAsked, requestBase, runRootFor, startRun } from './startRun.ts';
@@ -126,15 +126,15 @@ function folderOf(clicked: unknown): string | undefined {
 export async function compressedModel({ models }: Pick<TensorizeParts, 'models'>, folder: string): Promise<Model> {
   await models.ready();
   const model = models.get(folder)?.model ?? (await openModel(folder));
-  if (!model.lineage || coresOf(model) === 0) {
-    throw new Error(vscode.l10n.t('{0} is not compressed: there is nothing to heal. Tensorize layers of it first.', model.name));
+  if (!model.lineage || trainedOf(model) === 0) {
+    throw new Error(vscode.l10n.t('{0} has nothing that heals. Tensorize layers of it first, or quantize them to compensated bits.', model.name));
   }
   return model;
 }
 
 async function askModel({ models }: HealParts): Promise<Model | undefined> {
   await models.ready();
-  const offered = models.entries.flatMap(({ model }) => (model && originalOf(model) !== undefined && coresOf(model) > 0 ? [model] : []));
+  const offered = models.entries.flatMap(({ model }) => (model && originalOf(model) !== undefined && trainedOf(model) > 0 ? [model] : []));
   const [only] = offered;
   if (!only) {
     throw new Error(vscode.l10n.t('There is no compressed model in this window. Make one with “Bondwise: Tensorize…”.'));

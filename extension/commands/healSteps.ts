@@ -273,16 +273,25 @@ export function healedName({ name, folder }: Pick<Model, 'name' | 'folder'>, isT
 }
 
 function needsText(model: Model, load: Load, { devices }: Hardware, machine: Machine): string {
-  const trained = coresOf(model);
+  const trained = trainedOf(model);
   const free = (devices.find(({ device }) => device === machine.device) ?? devices[0])?.memory;
   const memory = formatBytes(leastMemory(load, trained, machine));
   const room = free === undefined ? vscode.l10n.t('{0} of memory and what a sequence takes', memory) : vscode.l10n.t('{0} of memory and what a sequence takes; {1} are free', memory, formatBytes(free));
   return vscode.l10n.t('Trains {0} of {1} parameters, needs {2}.', formatParameters(trained), formatParameters(model.parameters), room);
 }
 
-/** Parameters of the cores: what trains. */
-export function coresOf({ blocks }: Pick<Model, 'blocks'>): number {
-  return blocks.flatMap(block => block.layers).reduce((sum, layer) => sum + (layer.state === 'mpo' ? layer.parameters : 0), 0);
+/** Rank of what trains beside a layer in packed bits that has nothing there yet: the engine's. */
+const CORRECTION = 16;
+
+/** Parameters of what trains: the cores, and two thin matrices beside each layer in packed bits. */
+export function trainedOf({ blocks }: Pick<Model, 'blocks'>): number {
+  return blocks.flatMap(block => block.layers).reduce((sum, { state, parameters, scheme = '', shape }) => {
+    if (state !== 'quantized') {
+      return sum + (state === 'mpo' ? parameters : 0);
+    }
+    const [packed, rank = CORRECTION] = /^\d-bit(?: \+ rank (\d+))?$|^rank (\d+), \d+-bit$/.exec(scheme)?.filter(found => found !== undefined) ?? [];
+    return packed === undefined ? sum : sum + Math.min(Number(rank), ...shape) * shape.reduce((one, other) => one + other, 0);
+  }, 0);
 }
 
 async function pickItem<T>(position: Position, placeholder: string, items: readonly Item<T>[], isProposed: (item: Item<T>) => boolean): Promise<Answer<T>> {

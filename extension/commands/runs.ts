@@ -2,6 +2,7 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { launch } from '../engine/launch.ts';
+import { logTail } from '../runs/log.ts';
 import { cancelRun, finishRun, resumeRun } from '../runs/control.ts';
 import { deleteRun, runAgain } from '../runs/create.ts';
 import type { HealResult, ProfileResult } from '../protocol/types.ts';
@@ -34,6 +35,9 @@ export interface RunParts extends ChangeParts {
 export function runCommands(parts: RunParts): Record<string, Handler> {
   const { runs, view, log } = parts;
   const selected = (...args: readonly unknown[]) => targets(view, runs, args);
+  parts.context.subscriptions.push(
+    vscode.workspace.registerTextDocumentContentProvider(LOG_SCHEME, { provideTextDocumentContent: async ({ path: file }) => (await logTail(file))?.text ?? '' }),
+  );
   return {
     showRuns: () => vscode.commands.executeCommand('bondwise.runs.focus'),
     showOutput: () => log.show(),
@@ -291,8 +295,14 @@ async function each(wanted: readonly Run[], act: (run: Run) => Promise<void>): P
   }
 }
 
+/** Bytes that an editor opens without a pause. */
+const LONGEST_LOG = 8 * 1024 * 1024;
+/** Of a log too long for an editor: its end, read only. */
+const LOG_SCHEME = 'bondwise-log';
+
 async function showLog(run: Run): Promise<void> {
-  const file = vscode.Uri.file(path.join(run.directory, 'log.txt'));
+  const name = path.join(run.directory, 'log.txt');
+  const file = vscode.Uri.file(name).with((await logTail(name, LONGEST_LOG)) ? { scheme: LOG_SCHEME } : {});
   const document = await vscode.workspace.openTextDocument(file).then(
     found => found,
     () => undefined,

@@ -4,7 +4,7 @@ import path from 'node:path';
 import * as vscode from 'vscode';
 import { isBusy, messagesFor, withFailure, withPrompt, withReply, withSide, withToken } from '../chat/fold.ts';
 import { type Model, openModel } from '../checkpoint/index.ts';
-import { codeConsent, type ConsentContext } from '../commands/consent.ts';
+import { codeConsent, type Consent, type ConsentContext } from '../commands/consent.ts';
 import { errorText } from '../commands/register.ts';
 import { EngineService, type Gone } from '../engine/service.ts';
 import type { Environment } from '../engine/find.ts';
@@ -107,7 +107,7 @@ class ChatPanel {
     const kept = new Set(this.#parts.others());
     for (const { folder, state } of this.#view.models) {
       if (state !== 'away' && !kept.has(folder)) {
-        this.#parts.service.tell('chat/unload', this.#load(folder, false));
+        this.#parts.service.tell('chat/unload', this.#load(folder, null));
       }
     }
   }
@@ -167,8 +167,7 @@ class ChatPanel {
       }
       this.#writing.set(turn, model);
       const { temperature = 0, seed = 0, max_tokens = 256 } = settings;
-      const allowed = await this.#consent(side.folder);
-      const request: ChatRequest = { ...this.#load(side.folder, allowed === 'allowed'), turn, messages, temperature, seed, max_tokens };
+      const request: ChatRequest = { ...this.#load(side.folder, codeOf(await this.#consent(side.folder))), turn, messages, temperature, seed, max_tokens };
       const reply: ChatReply = await this.#parts.service.request('chat/generate', request, isChatReply, token);
       await this.#changeIf(isWanted, view => withReply(view, model, reply));
     } catch (error) {
@@ -206,7 +205,7 @@ class ChatPanel {
       if (allowed === 'refused') {
         throw new Error(vscode.l10n.t('It brings its own Python code, which you did not allow.'));
       }
-      const facts: ChatModel = await this.#parts.service.request('chat/load', this.#load(folder, allowed === 'allowed'), isChatModel);
+      const facts: ChatModel = await this.#parts.service.request('chat/load', this.#load(folder, codeOf(allowed)), isChatModel);
       await this.#change(withSide(this.#view, model, { state: 'ready', facts }));
       return true;
     } catch (error) {
@@ -224,13 +223,13 @@ class ChatPanel {
     return this.#parts.models.entries.find(entry => entry.folder === folder)?.model ?? openModel(folder);
   }
 
-  async #consent(folder: string): Promise<'none' | 'allowed' | 'refused'> {
+  async #consent(folder: string): Promise<Consent> {
     return codeConsent(this.#parts.context, await this.#model(folder));
   }
 
-  #load(folder: string, allow_code: boolean): Required<Pick<ChatRequest, 'model' | 'device' | 'allow_code'>> {
+  #load(folder: string, code: string | null): Required<Pick<ChatRequest, 'model' | 'device' | 'code'>> {
     const device = vscode.workspace.getConfiguration('bondwise', vscode.Uri.file(folder)).get<string>('device', 'auto');
-    return { model: folder, device, allow_code };
+    return { model: folder, device, code };
   }
 
   #hear(told: Told): void {
@@ -284,4 +283,8 @@ function idleMinutes(): number {
 
 function titleOf(folders: readonly string[]): string {
   return vscode.l10n.t('Chat: {0}', folders.map(folder => oneLine(path.basename(folder), 40)).join(' · '));
+}
+
+function codeOf(consent: Consent): string | null {
+  return typeof consent === 'object' ? consent.hash : null;
 }

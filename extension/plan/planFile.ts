@@ -1,9 +1,10 @@
 /** Reading NAME.bondwise.json: JSON with comments, checked against the schema and then against the model, each mistake with its line. */
-import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
+import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, printParseErrorCode } from 'jsonc-parser';
 import type { Layer, Model } from '../checkpoint/index.ts';
 import { t } from '../l10n/text.ts';
 import type { PlanFile, QuantizeRule, TensorizeRule } from '../protocol/types.ts';
 import { isPlanFile } from '../protocol/validate.js';
+import { jsonTree } from '../runs/files.ts';
 import { SelectorError, selectLayers } from './selectors.ts';
 
 export const PLAN_SUFFIX = '.bondwise.json';
@@ -39,11 +40,11 @@ export class Plan {
   /** @throws PlanError, naming the line, for what is not JSON, not a plan, or a plan that cannot be meant. */
   constructor(text: string, name: string) {
     const errors: ParseError[] = [];
-    const root = parseTree(text, errors, { allowTrailingComma: true });
+    const root = jsonTree(text, errors);
     const [first] = errors;
     if (!root || first) {
       const offset = first?.offset ?? 0;
-      throw new PlanError({ name, offset, line: lineAt(text, offset) }, t('it is not JSON: {0}.', first ? wordsOf(printParseErrorCode(first.error)) : t('it is empty')), t('Mend it there.'));
+      throw new PlanError({ name, offset, line: lineAt(text, offset) }, t('it is not JSON: {0}.', first ? wordsOf(printParseErrorCode(first.error)) : text.trim() === '' ? t('it is empty') : t('it nests too deep')), t('Mend it there.'));
     }
     this.#name = name;
     this.#text = text;

@@ -1,11 +1,11 @@
 /** Reading NAME.sensitivity.json. A file that was cut off or damaged gives what of it can be trusted, and says what is missing. */
 import { stat, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { getNodeValue, type Node, parseTree } from 'jsonc-parser';
+import { getNodeValue, type Node } from 'jsonc-parser';
 import { t } from '../l10n/text.ts';
 import type { Cell, Curve, ProfileLayer, Sensitivity } from '../protocol/types.ts';
 import { isSensitivity } from '../protocol/validate.js';
-import { isMissing, messageOf, parseJson } from '../runs/files.ts';
+import { isMissing, jsonTree, messageOf, parseJson } from '../runs/files.ts';
 
 export const PROFILE_SUFFIX = '.sensitivity.json';
 
@@ -43,7 +43,7 @@ export function parseProfile(text: string, name: string): ProfileText {
 
 /** What of a broken file follows the schema; undefined where that is not even the head and one layer. */
 function salvage(text: string): Sensitivity | undefined {
-  const root = parseTree(text);
+  const root = jsonTree(text);
   const end = text.trimEnd().length;
   // What reaches the end may be cut in the middle of a number: it is not taken, even where it looks right.
   const isWhole = (node: Node) => node.offset + node.length < end;

@@ -554,9 +554,15 @@ export interface BenchmarkRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -798,9 +804,9 @@ export interface ChatRequest {
   model: string;
   device?: string;
   /**
-   * The user allows the Python code that the folder brings.
+   * The hash of the folder's own Python code, which the user allows; null: none may run.
    */
-  allow_code?: boolean;
+  code?: string | null;
   /**
    * Of the caller's choice; what is told of this request names it.
    */
@@ -1206,9 +1212,15 @@ export interface ExportRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1483,9 +1495,15 @@ export interface HealRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2104,9 +2122,15 @@ export interface TensorizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2223,9 +2247,15 @@ export interface PerplexityRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2283,9 +2313,15 @@ export interface SampleModelRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2316,9 +2352,15 @@ export interface ProfileRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2397,9 +2439,15 @@ export interface QuantizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */

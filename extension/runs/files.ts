@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { type Node, type ParseError, parseTree } from 'jsonc-parser';
 import { t } from '../l10n/text.ts';
 import type { Validator } from '../protocol/validate.js';
 
@@ -38,6 +39,18 @@ export function parseJson<T>(text: string, name: string, isValid: Validator<T>):
     return { problem: t('{0} was made by a newer Bondwise (format {1}; this one reads up to {2}). Update the extension.', name, version, FORMAT) };
   }
   return isValid(value) ? { value } : { problem: t('{0} is not valid: {1}', name, reasonOf(isValid)) };
+}
+
+/** The tree of a JSON text, with trailing commas and comments if need be; undefined where it is empty or nests deeper than the parser goes. */
+export function jsonTree(text: string, errors: ParseError[] = []): Node | undefined {
+  try {
+    return parseTree(text, errors, { allowTrailingComma: true });
+  } catch (error) {
+    if (error instanceof RangeError) {
+      return undefined;
+    }
+    throw error;
+  }
 }
 
 /** What the validator's last call found wrong, as `options/output must be string`. */

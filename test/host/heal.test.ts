@@ -3,10 +3,10 @@ import { appendFile, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promis
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
-import { type Model, openModel } from '../../extension/checkpoint/index.ts';
+import { type Layer, type Model, openModel } from '../../extension/checkpoint/index.ts';
 import { spreadItems } from '../../extension/commands/copyCommand.ts';
 import { earlierSpeed, healRequest } from '../../extension/commands/heal.ts';
-import { budgetItems, coresOf, deviceItems, type Hardware, healedName, lossItems, originalOf, parseWeights, sourceItems } from '../../extension/commands/healSteps.ts';
+import { budgetItems, trainedOf, deviceItems, type Hardware, healedName, lossItems, originalOf, parseWeights, sourceItems } from '../../extension/commands/healSteps.ts';
 import { readyPlan } from '../../extension/commands/runPlan.ts';
 import type { Api } from '../../extension/extension.ts';
 import { readCompareData } from '../../extension/panels/compareData.ts';
@@ -110,9 +110,12 @@ describe('Heal Model…', () => {
     assert.ok(many.options.teacher === undefined && many.options.evaluate?.length === 512 && many.options.batch === undefined);
   });
 
-  it('refuses what is not compressed, and counts what trains', async () => {
-    assert.equal(coresOf(model), 240);
-    assert.equal(coresOf(await openModel(path.join(place.folder, 'base'))), 0);
+  it('refuses what has nothing to train, and counts what trains', async () => {
+    assert.equal(trainedOf(model), 240);
+    assert.equal(trainedOf(await openModel(path.join(place.folder, 'base'))), 0);
+    const packed = (scheme: string) => ({ ...(model.blocks[0]?.layers[0] as Layer), state: 'quantized' as const, shape: [64, 32], scheme });
+    const layers = ['3-bit', '2-bit + rank 5', 'rank 9, 16-bit', 'nf4'].map(packed);
+    assert.equal(trainedOf({ blocks: [{ index: 0, layers }] as unknown as Model['blocks'] }), (16 + 5 + 9) * (64 + 32));
   });
 });
 

@@ -87,7 +87,7 @@ describe('the tools for language models', () => {
     assert.match((await profileTool(parts).confirm?.({ model: 'tiny-tools', measured: true }))?.lines.join('\n') ?? '', /8 layers at 4 sizes: 32 measurements/);
     await assert.rejects(async () => tensorizeTool(parts).confirm?.({ model: 'tiny-tools', layers: ['*.up_proj'], size: 'much' }), /much/);
     await assert.rejects(async () => tensorizeTool(parts).confirm?.({ model: 'tiny-tools', layers: ['*.up_proj'], size: '50%', name: '../out' }), /not a folder name/);
-    await assert.rejects(async () => healTool(parts).confirm?.({ model: 'tiny-tools' }), /is not compressed: there is nothing to heal/);
+    await assert.rejects(async () => healTool(parts).confirm?.({ model: 'tiny-tools' }), /has nothing that heals/);
     await assert.rejects(async () => planTool(parts).confirm?.({ model: 'tiny-tools', budget: '80%' }), /no sensitivity profile yet/);
     await assert.rejects(async () => runPlanTool(parts).confirm?.({ plan: 'none.bondwise.json' }), /none\.bondwise\.json cannot be read/);
   });

@@ -21,7 +21,7 @@ class ChatLoad(Strict):
 
     model: Annotated[str, Field(description="The folder, absolute.")]
     device: str = "auto"
-    allow_code: Annotated[bool, Field(description="The user allows the Python code that the folder brings.")] = False
+    code: Annotated[str | None, Field(description="The hash of the folder's own Python code, which the user allows; null: none may run.")] = None
 
 
 class ChatModel(Record):
