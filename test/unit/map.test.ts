@@ -119,13 +119,19 @@ describe('two models side by side', () => {
   });
 
   test('are as wide as their parameters, and wider than the window where the smallest would not be seen', () => {
-    const geometry = geometryOf(pair, 560);
+    const geometry = geometryOf(pair, { width: 560, height: 1000 });
     expect(columnAt(geometry, 0)).toEqual({ left: 0, width: 560 * (64 / 280) - 1 });
     expect(scaleOf(pair, geometry)).toBeCloseTo(2);
     const tiny: MapModel = { ...original, layers: original.layers.map(one => (one.column === 'mlp.up_proj' ? { ...one, original_parameters: 64_000 } : one)) };
-    const wide = geometryOf(pairOf(tiny, null), 560);
+    const wide = geometryOf(pairOf(tiny, null), { width: 560, height: 1000 });
     expect(wide.edges.at(-1)).toBeGreaterThan(560);
     expect(columnAt(wide, 0).width).toBeCloseTo(4);
+  });
+
+  test('are as low as lets all be seen at once, if that is not too low', () => {
+    // Two blocks, an embedding of 800 / 280 rows, norms of one.
+    const height = (room: number) => geometryOf(pair, { width: 560, height: room }).rowHeight;
+    expect([height(1000), height(100), height(20)]).toEqual([20, 11, 8]);
   });
 
   test('lend sensitivities to the one that has no profile', () => {

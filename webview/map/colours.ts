@@ -37,6 +37,8 @@ const DEAD = 10;
 /** Bits at the two ends of the scale: below two bits and above 32 there is nothing. */
 const BITS = [1.5, 32] as const;
 const TICKS = 4;
+/** Layers that are as they were stand back behind those that are not. */
+const UNCHANGED: Readonly<Record<'dark' | 'light', Rgb>> = { dark: [74, 74, 74], light: [214, 214, 214] };
 
 export function nameOf(by: ColourBy): string {
   return { sensitivity: t('Sensitivity'), precision: t('Precision'), change: t('Change') }[by];
@@ -149,7 +151,8 @@ function change(pair: Pair, dark: boolean): Colours {
   const original = pair.sides.find(side => isOriginal(pair, side));
   const isReference = new Set(original?.model.layers);
   const untold = pair.sides.filter(side => side !== original && side.model.layers.every(({ changed }) => changed == null));
-  return continuous('change', t('Relative error ‖W − Ŵ‖ / ‖W‖ against the original’s layer'), makeScale('linear', errors, { decades: 4, most: 1 }), layer => (isReference.has(layer) ? 0 : (layer.change ?? undefined)), formatPercent, dark, errors.length > 0, [
+  const unchanged = UNCHANGED[dark ? 'dark' : 'light'];
+  const scaled = continuous('change', t('Relative error ‖W − Ŵ‖ / ‖W‖ against the original’s layer'), makeScale('linear', errors, { decades: 4, most: 1 }), layer => layer.change ?? undefined, formatPercent, dark, errors.some(error => error > 0), [
     ...untold.map(({ model }) =>
       model.base == null
         ? t('Nothing tells what {0} was made from. “Compare Tensors With…” computes how far it is from another model.', model.name)
@@ -157,4 +160,10 @@ function change(pair: Pair, dark: boolean): Colours {
     ),
     ...(unknown.length > 0 ? [t('{0} layers were changed again after that was measured. “Compare Tensors With…” computes how far they are now.', unknown.length)] : []),
   ]);
+  const isUnchanged = (layer: MapLayer) => isReference.has(layer) || layer.change === 0;
+  return {
+    ...scaled,
+    of: layer => (isUnchanged(layer) ? unchanged : scaled.of(layer)),
+    keys: layers.some(isUnchanged) ? [{ colour: unchanged, text: t('unchanged') }] : [],
+  };
 }

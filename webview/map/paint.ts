@@ -21,11 +21,13 @@ export interface MapInput {
 
 /** Pixels that a part kept needs to be written in. */
 const WRITTEN = 34;
+/** Height of a row in which something can be read. */
+const LEGIBLE = 13;
 
 export function mapPicture(input: MapInput): Picture {
   return {
     grid: input.side.grid,
-    measure: width => geometryOf(input.pair, width),
+    measure: (width, height) => geometryOf(input.pair, { width, height }),
     paint: (context, geometry, ratio) => {
       const pixels = scaleOf(input.pair, geometry);
       input.measured(geometry, pixels);
@@ -64,7 +66,7 @@ function draw(context: CanvasRenderingContext2D, { side: { grid }, colourOf, sel
       context.lineWidth = 1;
       context.strokeRect(left + 0.5, top + 0.5, width - 1, height - 1);
     }
-    if (kept < 0.9995) {
+    if (kept < 0.9995 && height >= LEGIBLE) {
       write(context, formatShare(kept), { left, top, height, width, filled }, colour, theme);
     }
   }

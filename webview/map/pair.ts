@@ -61,26 +61,34 @@ export function bitsOf({ bytes, parameters }: Pick<MapLayer, 'bytes' | 'paramete
   return parameters > 0 ? (8 * bytes) / parameters : 0;
 }
 
-/** Pixels: of a row, the least of a column, and the most of all. */
-const ROW = 20;
+/** Pixels: of a row, of a column at least, and of all columns at most. */
+const ROW = { least: 8, most: 20 } as const;
 const LEAST = 5;
 const MOST = 8000;
+/** Between the blocks and what is before and after them, in pixels. */
+const SPACES = 30;
 
-/** Widths in proportion to the parameters: all that there is room for, more where the smallest layer would not be seen. */
-export function geometryOf({ widths }: Pair, room: number): Geometry {
+/**
+ * Widths in proportion to the parameters: all that there is room for, more where the smallest layer would not be seen. Rows as high as lets
+ * the whole model be seen at once, if that is not too low.
+ */
+export function geometryOf({ widths, sides }: Pair, room: { readonly width: number; readonly height: number }): Geometry {
   const total = widths.reduce((sum, width) => sum + width, 0);
   if (total === 0) {
-    return { edges: [0], rowHeight: ROW };
+    return { edges: [0], rowHeight: ROW.most };
   }
+  const outside = sides.map(({ model }) => model.outside.reduce((rows, { parameters }) => rows + Math.max(1, parameters / total), 0));
+  const rows = sides[0].grid.blocks.length + Math.max(...outside);
+  const rowHeight = Math.max(ROW.least, Math.min(ROW.most, Math.floor((room.height - SPACES) / rows)));
   const smallest = Math.min(...widths.filter(width => width > 0));
-  const pixels = Math.max(room, Math.min(MOST, (LEAST * total) / smallest));
+  const pixels = Math.max(room.width, Math.min(MOST, (LEAST * total) / smallest));
   const edges = [0];
   let sum = 0;
   for (const width of widths) {
     sum += width;
     edges.push((pixels * sum) / total);
   }
-  return { edges, rowHeight: ROW };
+  return { edges, rowHeight };
 }
 
 /** Pixels of one parameter in a row. */

@@ -6,6 +6,8 @@ import { t } from './l10n.ts';
 
 /** Pixels in which no label can be read. */
 const NARROW = 22;
+/** Pixels that a number needs; of lower rows only some have theirs. */
+const LOW = 13;
 
 type Choose = (spot: Spot, event: MouseEvent) => void;
 
@@ -41,8 +43,13 @@ export function columnLabels(sheet: string, grid: Grid, { edges }: Geometry, cho
 }
 
 export function rowLabels(sheet: string, grid: Grid, height: number, choose: Choose): readonly HTMLElement[] {
+  const every = Math.ceil(LOW / height);
   return grid.blocks.map((block, index) => {
-    const head = h('div', { role: 'rowheader', id: `${sheet}-block-${index}`, 'aria-label': t('Block {0}', block), title: t('Block {0}: select the row', block) }, String(block));
+    const number = index % every === 0 ? String(block) : h('span', { class: 'unseen' }, String(block));
+    const head = h('div', { role: 'rowheader', id: `${sheet}-block-${index}`, 'aria-label': t('Block {0}', block), title: t('Block {0}: select the row', block) }, number);
+    head.style.lineHeight = `${Math.min(height, 18)}px`;
+    head.style.overflow = every > 1 ? 'visible' : '';
+    head.style.fontSize = every > 1 ? '10px' : '';
     head.addEventListener('click', event => choose({ row: index, column: -1 }, event));
     const row = h('div', { role: 'row', 'aria-rowindex': String(index + 2) }, head);
     row.style.height = `${height}px`;

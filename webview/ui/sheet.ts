@@ -11,8 +11,8 @@ import { choose, drag, modeOf, NOTHING, type Selection } from './select.ts';
 /** What is drawn on it. */
 export interface Picture {
   readonly grid: Grid;
-  /** @param width in pixels that there are beside the row labels. */
-  readonly measure: (width: number) => Geometry;
+  /** @param width in pixels that there are beside the row labels. @param height below the column labels, for all rows and what else scrolls. */
+  readonly measure: (width: number, height: number) => Geometry;
   /** One pass over all cells. @param ratio canvas pixels of a CSS pixel. */
   readonly paint: (context: CanvasRenderingContext2D, geometry: Geometry, ratio: number) => void;
 }
@@ -29,7 +29,9 @@ export interface SheetActions {
   readonly scrolled: (at: { readonly x: number; readonly y: number }) => void;
 }
 
+/** Pixels, as sheet.css has them. */
 const LABEL_WIDTH = 58;
+const HEADS_HEIGHT = 42;
 /** A drag this near to the edge scrolls. */
 const EDGE = 24;
 const EVERYTHING: Spot = { row: -1, column: -1 };
@@ -136,7 +138,7 @@ export class LayerSheet {
     if (!picture || !context) {
       return;
     }
-    this.#geometry = picture.measure(this.element.clientWidth - LABEL_WIDTH);
+    this.#geometry = picture.measure(this.element.clientWidth - LABEL_WIDTH, this.element.clientHeight - HEADS_HEIGHT);
     this.#label(picture.grid);
     picture.paint(context, this.#geometry, fit(this.#canvas, picture.grid, this.#geometry));
     this.#placeActive();
