@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -89,8 +89,8 @@ def test_cores_are_contracted_to_what_the_model_computes_with(name: str, tmp_pat
     finish(tensorize_run(tmp_path / "run", model, tmp_path / "small", {"layers": layers, "chi": 8, "sites": 2}))
     diff, _ = diff_of(model, tmp_path / "small")
     changed = [one for one in diff.tensors if one.found == "changed"]
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "small", trust_remote_code=True)
-    dense = AutoModelForCausalLM.from_pretrained(model)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "small", trust_remote_code=True)
+    dense: Any = AutoModelForCausalLM.from_pretrained(model)
     assert len(changed) == 2 and all(one.other_stored == "cores, χ 8" for one in changed)
     for one in changed:
         path = next(module for module, _ in dense.named_modules() if module.endswith(one.name.removesuffix(".weight")))
@@ -108,7 +108,7 @@ def test_quantized_layers_and_cores_are_unpacked_as_transformers_unpacks_them(or
     options = {"quantize": rules, "output": str(tmp_path / "few"), "calibration": {"data": "builtin", "length": 32, "sequences": 4}}
     finish(make_run(tmp_path / "quantize", "quantize", options, model=str(tmp_path / "small")))
     found = by_name(diff_of(original, tmp_path / "few")[0])
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "few", trust_remote_code=True, dtype=torch.float32)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "few", trust_remote_code=True, dtype=torch.float32)
     before = load_file(original / "model.safetensors")
     for layer, other_stored in (("down_proj", "4-bit"), ("gate_proj", "8-bit"), ("up_proj", "cores, χ 8, 8-bit")):
         name = f"model.layers.0.mlp.{layer}.weight"
