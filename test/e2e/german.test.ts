@@ -7,7 +7,6 @@ import { Workbench } from './workbench.ts';
 
 const session = await openSession(addSampleModel);
 after(() => session.end());
-await session.window.close();
 // What the workbench reads its language from; with a language pack the server would set it.
 const window = await Workbench.open(session.server, {
   prepare: async page => {
