@@ -40,9 +40,9 @@ export interface Row {
 }
 
 /** In the order in which they run: what is quick first. */
-const TORTURES = ['fuzz-headers.ts', 'fuzz-files.ts', 'fuzz_engine.py', 'disturbed.ts', 'kills.py', 'faults.py', 'mutants.ts', 'soak.ts'] as const;
+const TORTURES = ['fuzz-headers.ts', 'fuzz-files.ts', 'fuzz_gguf.py', 'contract.ts', 'disturbed.ts', 'kills.py', 'faults.py', 'mutants.ts', 'soak.ts'] as const;
 /** Left out of --short: they need a workbench, or minutes. */
-const LONGER: readonly string[] = ['mutants.ts', 'soak.ts'];
+const LONGER: readonly string[] = ['fuzz_gguf.py', 'mutants.ts', 'soak.ts'];
 const SHOWN = 10;
 
 async function runTypeScript(file: string, options: Options): Promise<unknown> {
