@@ -150,4 +150,13 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
         shutil.rmtree(work, ignore_errors=True)
     note = ", ".join(f"{count} {said}" for said, count in sorted(outcomes.items()))
     tried = COUNTS[size]
-    return [{"what": "GGUF files of the sample model's path", "unit": "inputs", "tried": tried, "stood": tried - len(failures), "failures": failures, "note": note}]
+    return [
+        {
+            "what": "GGUF files of the sample model's path",
+            "unit": "inputs",
+            "tried": tried,
+            "stood": tried - len(failures),
+            "failures": failures,
+            "note": note,
+        }
+    ]
