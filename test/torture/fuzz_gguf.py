@@ -116,7 +116,7 @@ def convert_in_child(gguf: Path, output: Path) -> str:
 
 def torture(size: str, seed: int) -> list[dict[str, Any]]:
     # Loaded once, for all children; nothing is computed here.
-    import transformers.integrations.ggml  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    import transformers.integrations.ggml  # pyright: ignore[reportUnusedImport]
     import transformers.modeling_gguf_pytorch_utils  # noqa: F401 # pyright: ignore[reportUnusedImport]
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaForCausalLM  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
@@ -149,14 +149,5 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     note = ", ".join(f"{count} {said}" for said, count in sorted(outcomes.items()))
-    tried = COUNTS[size]
-    return [
-        {
-            "what": "GGUF files of the sample model's path",
-            "unit": "inputs",
-            "tried": tried,
-            "stood": tried - len(failures),
-            "failures": failures,
-            "note": note,
-        }
-    ]
+    counted = {"unit": "inputs", "tried": COUNTS[size], "stood": COUNTS[size] - len(failures), "failures": failures, "note": note}
+    return [{"what": "GGUF files of the sample model's path", **counted}]
