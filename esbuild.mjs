@@ -37,6 +37,7 @@ const bundles = [
   {
     ...common,
     entryPoints: {
+      chat: 'webview/chat/main.ts',
       compare: 'webview/compare/main.ts',
       report: 'webview/report/main.ts',
       run: 'webview/run/main.ts',

@@ -5,6 +5,7 @@ import * as vscode from 'vscode';
 import type { BondwiseApi } from './api/bondwise.d.ts';
 import { publicApi } from './api/index.ts';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
+import { chatWithModels } from './commands/chat.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { EngineCommands } from './commands/engine.ts';
 import { exportModel } from './commands/export.ts';
@@ -21,6 +22,7 @@ import { followRunRoots } from './commands/startRun.ts';
 import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
+import { ChatPanels } from './panels/chat.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
@@ -57,6 +59,7 @@ export interface Api extends BondwiseApi {
   readonly plans: PlanOverlays;
   readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
+  readonly chats: ChatPanels;
 }
 
 export function activate(context: vscode.ExtensionContext): BondwiseApi {
@@ -99,6 +102,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     },
   });
   const report = (file: string) => reports.show(file);
+  const chats = new ChatPanels({ context, extension: context.extensionUri, models, environment: () => engine.require(), log });
   const runParts = { context, runs, ...runView, engine, log, models, profiles, storage, showModel: reveal, showRun, compare, sensitivity, showSensitivity: sensitivity, report, showReport: report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
@@ -119,6 +123,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     reports,
     tensors,
     new RunTexts(runs),
+    chats,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -135,6 +140,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
       benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
       showBenchmark: (...args) => showBenchmark(report, args),
+      chat: (...args) => chatWithModels(models, folders => chats.chat(folders), args),
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
@@ -148,6 +154,6 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
   const api = publicApi({ context, models, profiles, runs, engine, storage });
-  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports });
+  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, chats });
   return context.extensionMode === vscode.ExtensionMode.Test ? forTests() : api;
 }

@@ -266,6 +266,12 @@ def _doctor(parsed: Arguments) -> int:
     return 0
 
 
+def _serve(_parsed: Arguments) -> int:
+    from bondwise.serve import serve
+
+    return serve()
+
+
 def _schema(_parsed: Arguments) -> int:
     from bondwise.schema import json_schema
 
@@ -397,6 +403,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("directory", metavar="DIR", help="the folder to make")
 
     add("doctor", _doctor, "Say what is there, what is missing and what to do.", answers)
+    commands.add_parser("serve", help="Keep models in memory and answer by JSON-RPC over stdin and stdout; for the editor.").set_defaults(
+        command=_serve
+    )
     commands.add_parser("schema", help="Print the JSON Schema of every file.").set_defaults(command=_schema)
     return parser
 

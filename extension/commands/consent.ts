@@ -15,14 +15,28 @@ const SHOWN = 5;
 export type ConsentContext = Pick<vscode.ExtensionContext, 'workspaceState' | 'extensionPath'>;
 
 /** The request with what the user allows of the model's code; undefined where that is refused. Most models need no answer. */
-export async function withConsent(context: ConsentContext, model: Pick<Model, 'folder' | 'modelType' | 'needsCode'>, request: RunRequest): Promise<RunRequest | undefined> {
+export async function withConsent(context: ConsentContext, model: CodeModel, request: RunRequest): Promise<RunRequest | undefined> {
+  const consent = await codeConsent(context, model);
+  if (consent === 'refused') {
+    return undefined;
+  }
+  return consent === 'none' ? request : { ...request, allow_code: true, code: { ...request.code, [model.folder]: consent.hash } };
+}
+
+type CodeModel = Pick<Model, 'folder' | 'modelType' | 'needsCode'>;
+
+/** `none`: the model brings no code that would have to run; else the hash of the code that may. */
+export type Consent = 'none' | 'refused' | { readonly hash: string };
+
+/** Whether the model's own code may run; asks where that is not known. */
+export async function codeConsent(context: ConsentContext, model: CodeModel): Promise<Consent> {
   const isOther = await hasOtherModule(model, path.join(context.extensionPath, 'engine', 'bondwise'));
   if (!model.needsCode && !isOther) {
-    return request;
+    return 'none';
   }
   const why = isOther ? [vscode.l10n.t('Its {0} is not the one of this version of Bondwise: it was changed, or made by another version.', OWN_MODULE)] : [];
   const hash = await allowedCode(context, model.folder, why);
-  return hash === undefined ? undefined : { ...request, allow_code: true, code: { ...request.code, [model.folder]: hash } };
+  return hash === undefined ? 'refused' : { hash };
 }
 
 /**

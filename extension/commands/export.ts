@@ -1,4 +1,4 @@
-/** “Export…”: a compressed model as its base architecture, for tools that know no other. */
+/** “Export…”: a compressed or quantized model as its base architecture, for tools that know no other. */
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { type Model, openModel } from '../checkpoint/index.ts';
@@ -19,7 +19,7 @@ export async function exportModel(parts: TensorizeParts, [clicked]: readonly unk
   const named = typeof clicked === 'string' ? clicked : undefined;
   let model: Model | undefined = isTreeNode(clicked) ? modelOf(clicked).entry.model : named !== undefined ? (parts.models.get(named)?.model ?? (await openModel(named))) : compressed.length === 1 ? compressed[0] : undefined;
   if ((compressed.length === 0 && !model) || (model && !model.lineage)) {
-    throw new Error(vscode.l10n.t('Only a compressed model can be exported: others are what other tools load already.'));
+    throw new Error(vscode.l10n.t('Only a compressed or quantized model can be exported: others are what other tools load already.'));
   }
   const ask = model === undefined;
   let name = '';
@@ -56,6 +56,8 @@ function denseItem(model: Model | undefined): vscode.QuickPickItem {
   return {
     label: vscode.l10n.t('Dense weights, base architecture'),
     description: model ? vscode.l10n.t('from {0}', formatBytes(model.bytes)) : '',
-    detail: vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. The accuracy of the compressed model, the size of the original.'),
+    detail: model?.lineage?.quantization
+      ? vscode.l10n.t('For GGUF converters, vLLM: this model’s accuracy, its bits written out, full size.')
+      : vscode.l10n.t('For GGUF converters, vLLM: this model’s accuracy at the size of the original.'),
   };
 }

@@ -15,11 +15,14 @@ export interface CommandOptions {
 /** The engine said no. `message` is its reason. */
 export class EngineError extends Error {
   readonly exitCode: number | undefined;
+  /** What to do, where the engine says that apart. */
+  readonly remedy: string | undefined;
 
-  constructor(message: string, exitCode?: number) {
+  constructor(message: string, exitCode?: number, remedy?: string) {
     super(message);
     this.name = 'EngineError';
     this.exitCode = exitCode;
+    this.remedy = remedy;
   }
 }
 

@@ -47,7 +47,7 @@ export interface FindOptions {
 
 const OLDEST: readonly [number, number] = [3, 11];
 /** What the engine imports: engine/requirements.in. */
-const ENGINE_MODULES = ['accelerate', 'gguf', 'numpy', 'psutil', 'pydantic', 'safetensors', 'tokenizers', 'torch', 'transformers'];
+const ENGINE_MODULES = ['accelerate', 'gguf', 'numpy', 'psutil', 'pydantic', 'pygls', 'safetensors', 'tokenizers', 'torch', 'transformers'];
 /** What its tests need on top: engine/requirements-dev.in. */
 const TEST_MODULES = ['pyright', 'pytest', 'ruff', 'tensorly'];
 /** Milliseconds. A cold disk or a home on a network takes its time. */

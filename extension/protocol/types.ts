@@ -11,7 +11,9 @@ export type HostMessage =
   | HostTensors
   | HostTensorFacts
   | HostRun
-  | HostHeal;
+  | HostHeal
+  | HostChat
+  | HostChatToken;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -719,6 +721,173 @@ export interface CellEvent {
   type: 'cell';
   cell: Cell;
 }
+export interface ChatAnswer {
+  /**
+   * Written so far.
+   */
+  tokens?: number;
+  /**
+   * Of all tokens but the first.
+   */
+  seconds?: number;
+  /**
+   * Reading the prompt, the first token included.
+   */
+  first_seconds?: number;
+  text?: string;
+  state?: 'waiting' | 'writing' | 'end' | 'length' | 'stopped' | 'failed';
+  prompt_tokens?: number | null;
+  problem?: string | null;
+}
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
+}
+/**
+ * A model that is in memory.
+ */
+export interface ChatModel {
+  model: string;
+  /**
+   * Where it is: cpu, cuda:0, mps.
+   */
+  device: string;
+  dtype: string;
+  /**
+   * Bytes of its weights as they are held, not of what a conversation adds.
+   */
+  memory: number;
+  /**
+   * Its tokenizer has a chat template; without one it goes on with the text as it stands.
+   */
+  template: boolean;
+  /**
+   * Most tokens that it takes; null where its config does not say.
+   */
+  positions?: number | null;
+  /**
+   * That loading took; of a model that was there already, that it once took.
+   */
+  seconds: number;
+}
+export interface ChatReply {
+  /**
+   * Written so far.
+   */
+  tokens?: number;
+  /**
+   * Of all tokens but the first.
+   */
+  seconds?: number;
+  /**
+   * Reading the prompt, the first token included.
+   */
+  first_seconds?: number;
+  text: string;
+  prompt_tokens: number;
+  /**
+   * length: the most tokens asked for, or that it takes.
+   */
+  reason: 'end' | 'length' | 'stopped';
+}
+/**
+ * `chat/generate` → `ChatReply`, with a `chat/token` notification a token meanwhile. `$/cancelRequest` stops it: the reply comes at
+ * once, and holds what was written until then.
+ */
+export interface ChatRequest {
+  /**
+   * The folder, absolute.
+   */
+  model: string;
+  device?: string;
+  /**
+   * The hash of the folder's own Python code, which the user allows; null: none may run.
+   */
+  code?: string | null;
+  /**
+   * Of the caller's choice; what is told of this request names it.
+   */
+  turn: string;
+  /**
+   * @minItems 1
+   */
+  messages: [ChatMessage, ...ChatMessage[]];
+  /**
+   * 0: always the likeliest token.
+   */
+  temperature?: number;
+  seed?: number;
+  max_tokens?: number;
+}
+/**
+ * How answers are made; the same for all models of a panel.
+ */
+export interface ChatSettings {
+  system?: string;
+  temperature?: number;
+  seed?: number;
+  max_tokens?: number;
+}
+/**
+ * A model as a chat panel shows it.
+ */
+export interface ChatSide {
+  folder: string;
+  name: string;
+  /**
+   * Of the folder.
+   */
+  bytes: number;
+  /**
+   * away: not in memory.
+   */
+  state: 'away' | 'loading' | 'ready' | 'failed';
+  facts?: ChatModel | null;
+  /**
+   * Why it could not be loaded.
+   */
+  problem?: string | null;
+}
+/**
+ * `chat/token`
+ */
+export interface ChatToken {
+  /**
+   * Written so far.
+   */
+  tokens?: number;
+  /**
+   * Of all tokens but the first.
+   */
+  seconds?: number;
+  /**
+   * Reading the prompt, the first token included.
+   */
+  first_seconds?: number;
+  turn: string;
+  /**
+   * What comes behind the text so far; may be empty within a character of several tokens.
+   */
+  text: string;
+}
+export interface ChatTurn {
+  prompt: string;
+  /**
+   * One for each model, in their order.
+   */
+  answers: ChatAnswer[];
+}
+/**
+ * A chat panel: what the host holds and the page draws.
+ */
+export interface ChatView {
+  models: ChatSide[];
+  turns?: ChatTurn[];
+  /**
+   * What happened to the engine's process, in a sentence.
+   */
+  note?: string | null;
+}
 export interface CompareData {
   original: CompareSide;
   compressed: CompareSide;
@@ -1072,6 +1241,10 @@ export interface ExportResult {
    * That were contracted.
    */
   layers: number;
+  /**
+   * Weights, of layers and cores, that were stored in few bits.
+   */
+  dequantized?: number;
   parameters: number;
   bytes: number;
   compressed_parameters: number;
@@ -1379,6 +1552,21 @@ export interface HostCells {
   baseline?: {
     [k: string]: number;
   } | null;
+}
+/**
+ * The chat of the panel as it stands now.
+ */
+export interface HostChat {
+  type: 'chat';
+  chat: ChatView;
+}
+/**
+ * A token of the last turn's answer by the model with that number.
+ */
+export interface HostChatToken {
+  type: 'chatToken';
+  model: number;
+  token: ChatToken;
 }
 export interface HostCompare {
   type: 'compare';
@@ -3138,8 +3326,16 @@ export interface WebviewRequest {
     | 'copyText'
     | 'benchmarkModels'
     | 'tensorFacts'
-    | 'tensorSpectrum';
+    | 'tensorSpectrum'
+    | 'sendChat'
+    | 'stopChat'
+    | 'clearChat'
+    | 'loadChat';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;
+  /**
+   * How the answers to sendChat are made.
+   */
+  chat?: ChatSettings | null;
 }

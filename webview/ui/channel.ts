@@ -39,7 +39,7 @@ export class Channel {
   }
 
   /** Resolves when the host has done it; rejects with the host's reason, or when no answer comes in time. */
-  request(method: WebviewRequest['method'], argument?: string, rest: Pick<WebviewRequest, 'layers' | 'name'> = {}): Promise<void> {
+  request(method: WebviewRequest['method'], argument?: string, rest: Pick<WebviewRequest, 'layers' | 'name' | 'chat'> = {}): Promise<void> {
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#settle(id, t('The extension did not answer. Close this panel and open it again.')), TIMEOUT_MS);
