@@ -289,8 +289,9 @@ export function trainedOf({ blocks }: Pick<Model, 'blocks'>): number {
     if (state !== 'quantized') {
       return sum + (state === 'mpo' ? parameters : 0);
     }
-    const [packed, rank = CORRECTION] = /^\d-bit(?: \+ rank (\d+))?$|^rank (\d+), \d+-bit$/.exec(scheme)?.filter(found => found !== undefined) ?? [];
-    return packed === undefined ? sum : sum + Math.min(Number(rank), ...shape) * shape.reduce((one, other) => one + other, 0);
+    const packed = /^\d-bit(?: \+ rank (?<beside>\d+))?$|^rank (?<alone>\d+), \d+-bit$/.exec(scheme);
+    const rank = Number(packed?.groups?.beside ?? packed?.groups?.alone ?? CORRECTION);
+    return packed ? sum + Math.min(rank, ...shape) * shape.reduce((one, other) => one + other, 0) : sum;
   }, 0);
 }
 

@@ -113,9 +113,8 @@ describe('Heal Model…', () => {
   it('refuses what has nothing to train, and counts what trains', async () => {
     assert.equal(trainedOf(model), 240);
     assert.equal(trainedOf(await openModel(path.join(place.folder, 'base'))), 0);
-    const packed = (scheme: string) => ({ ...(model.blocks[0]?.layers[0] as Layer), state: 'quantized' as const, shape: [64, 32], scheme });
-    const layers = ['3-bit', '2-bit + rank 5', 'rank 9, 16-bit', 'nf4'].map(packed);
-    assert.equal(trainedOf({ blocks: [{ index: 0, layers }] as unknown as Model['blocks'] }), (16 + 5 + 9) * (64 + 32));
+    const layers: Layer[] = ['3-bit', '2-bit + rank 5', 'rank 9, 16-bit', 'nf4'].map(scheme => ({ name: scheme, group: 'mlp', shape: [64, 32], dtype: 'U8', parameters: 2048, bytes: 768, state: 'quantized', scheme }));
+    assert.equal(trainedOf({ blocks: [{ index: 0, name: 'model.layers.0', layers, other: [], parameters: 0, bytes: 0 }] }), (16 + 5 + 9) * (64 + 32));
   });
 });
 

@@ -21,7 +21,9 @@ class ChatLoad(Strict):
 
     model: Annotated[str, Field(description="The folder, absolute.")]
     device: str = "auto"
-    code: Annotated[str | None, Field(description="The hash of the folder's own Python code, which the user allows; null: none may run.")] = None
+    code: Annotated[
+        str | None, Field(description="The hash of the folder's own Python code, which the user allows; null: none may run.")
+    ] = None
 
 
 class ChatModel(Record):
