@@ -2,6 +2,7 @@
  * `npm run build [-- --production] [-- --watch]`: every bundle into dist/.
  * `extension.cjs` runs in the extension host, `webview/*` in the browser, `test-host.cjs` is the suite of test/host.
  */
+import { writeFile } from 'node:fs/promises';
 import { build, context } from 'esbuild';
 
 const production = process.argv.includes('--production');
@@ -15,6 +16,7 @@ const common = {
   sourcemap: production ? false : 'linked',
   minify: production,
   legalComments: 'none',
+  metafile: production,
 };
 
 /** @type {import('esbuild').BuildOptions} */
@@ -35,6 +37,7 @@ const bundles = [
   {
     ...common,
     entryPoints: {
+      chat: 'webview/chat/main.ts',
       compare: 'webview/compare/main.ts',
       diff: 'webview/diff/main.ts',
       map: 'webview/map/main.ts',
@@ -60,5 +63,11 @@ if (watch) {
   }
   console.log('watching');
 } else {
-  await Promise.all(bundles.map(options => build(options)));
+  const built = await Promise.all(bundles.map(options => build(options)));
+  if (production) {
+    // What extension/scripts/notices.ts names: the files of which at least a byte is in a bundle.
+    const parts = built.flatMap(({ metafile }) => Object.values(metafile.outputs).flatMap(({ inputs }) => Object.entries(inputs)));
+    const used = new Set(parts.filter(([, { bytesInOutput }]) => bytesInOutput > 0).map(([file]) => file));
+    await writeFile(new URL('dist/bundled.json', import.meta.url), `${JSON.stringify([...used].sort(), null, 1)}\n`);
+  }
 }

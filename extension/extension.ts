@@ -1,7 +1,11 @@
 /** `activate()`: builds the parts and wires them, nothing else. */
+import './l10n/host.ts';
 import path from 'node:path';
 import * as vscode from 'vscode';
+import type { BondwiseApi } from './api/bondwise.d.ts';
+import { publicApi } from './api/index.ts';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
+import { chatWithModels } from './commands/chat.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
 import { compareTensors } from './commands/compareTensors.ts';
 import { EngineCommands } from './commands/engine.ts';
@@ -20,6 +24,7 @@ import { followRunRoots } from './commands/startRun.ts';
 import { quantize } from './commands/quantize.ts';
 import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
+import { ChatPanels } from './panels/chat.ts';
 import { ComparePanels } from './panels/compare.ts';
 import { DiffPanels } from './panels/diff.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
@@ -40,10 +45,11 @@ import type { TreeNode } from './views/modelNodes.ts';
 import { ModelsTree } from './views/modelsTree.ts';
 import { ProfileList } from './views/profileList.ts';
 import { logRuns, showActiveRuns } from './views/runFeedback.ts';
+import { RunTexts } from './views/runText.ts';
 import { RunsTree } from './views/runsTree.ts';
 
-/** For the suite inside the extension host. */
-export interface Api {
+/** For the suite inside the extension host, which gets the parts besides what other extensions get. */
+export interface Api extends BondwiseApi {
   readonly models: ModelList;
   readonly modelsTree: ModelsTree;
   readonly modelsView: vscode.TreeView<TreeNode>;
@@ -58,9 +64,10 @@ export interface Api {
   readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
   readonly maps: MapPanels;
+  readonly chats: ChatPanels;
 }
 
-export function activate(context: vscode.ExtensionContext): Api {
+export function activate(context: vscode.ExtensionContext): BondwiseApi {
   const log = vscode.window.createOutputChannel('Bondwise', { log: true });
   const storage = context.storageUri ?? context.globalStorageUri;
   const runs = new RunStore();
@@ -109,7 +116,8 @@ export function activate(context: vscode.ExtensionContext): Api {
     },
   });
   const report = (file: string) => reports.show(file);
-  const runParts = { context, runs, ...runView, engine, log, models, showModel: reveal, compare, sensitivity, report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
+  const chats = new ChatPanels({ context, extension: context.extensionUri, models, environment: () => engine.require(), log });
+  const runParts = { context, runs, ...runView, engine, log, models, profiles, storage, showModel: reveal, showRun, compare, sensitivity, showSensitivity: sensitivity, report, showReport: report, showPanel, isShown: (directory: string) => runPanels.isVisible(directory) };
 
   context.subscriptions.push(
     log,
@@ -130,6 +138,8 @@ export function activate(context: vscode.ExtensionContext): Api {
     tensors,
     maps,
     diffs,
+    new RunTexts(runs),
+    chats,
     vscode.window.registerFileDecorationProvider(stateDecorations),
     showActiveRuns(runs, runsView),
     logRuns(runs, log),
@@ -146,6 +156,7 @@ export function activate(context: vscode.ExtensionContext): Api {
       runPlan: (...args) => runPlan({ context, models, runs, engine, storage, showRun }, args),
       benchmarkModels: (...args) => benchmarkModels({ context, models, runs, engine, storage, showReport: report }, args),
       showBenchmark: (...args) => showBenchmark(report, args),
+      chat: (...args) => chatWithModels(models, folders => chats.chat(folders), args),
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
@@ -160,5 +171,7 @@ export function activate(context: vscode.ExtensionContext): Api {
     languageModelTools({ context, models, profiles, runs, engine, storage, showRun }),
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
-  return { models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, maps };
+  const api = publicApi({ context, models, profiles, runs, engine, storage });
+  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, maps, chats });
+  return context.extensionMode === vscode.ExtensionMode.Test ? forTests() : api;
 }

@@ -72,6 +72,14 @@ def to_json(value: BaseModel | dict[str, Any], indent: int | None = None) -> str
     return json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=indent, separators=None if indent else (",", ":"))
 
 
+def from_json(text: bytes | str) -> Any:
+    """What JSON text says. Raises ValueError where it is none, or nests deeper than Python's parser goes."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
 def publish_directory(temporary: Path, path: Path) -> None:
     """Makes the finished folder `temporary` appear as `path`: every file and folder in it is fsynced, then one rename.
 

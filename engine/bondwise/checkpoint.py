@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
-from bondwise.trust import check_config
+from bondwise.trust import check_config, check_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,6 +153,8 @@ def open_checkpoint(folder: Path, *, allow_code: bool = False) -> Checkpoint:
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}; a model is a folder.", "Name the folder that holds config.json and the .safetensors files.")
     names, index = _shard_names(folder)
+    for name in ("config.json", INDEX_FILE, *names):
+        check_inside(folder, name)
     config_bytes, config = _read_config(folder)
     check_config(folder, config, allow_code=allow_code)
     shards = tuple(read_shard(folder / name) for name in names)
@@ -308,6 +311,9 @@ def read_shard(path: Path) -> Shard:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.", "Check the disk and the permissions of the file.") from error
     fields = _parse(path, header)
+    # The library reads an entry that is a list of the three values too; the format's text does not know it.
+    if (odd := next((name for name, field in fields.items() if name != "__metadata__" and not isinstance(field, dict)), None)) is not None:
+        raise UserError(f"The header of {path} describes {odd!r} by {str(fields[odd])[:80]}, not by an object.", _DAMAGED)
     metadata = cast("dict[str, str]", fields.pop("__metadata__", None) or {})
     entries = [
         TensorEntry(name, path, field["dtype"], tuple(field["shape"]), 8 + length + begin, 8 + length + end)
@@ -343,8 +349,8 @@ def _read_config(folder: Path) -> tuple[bytes, dict[str, Any]]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises UserError, naming the file, when it is none."""
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = from_json(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}.", _DAMAGED) from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__} where an object was expected.", _DAMAGED)

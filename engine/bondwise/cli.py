@@ -285,6 +285,12 @@ def _doctor(parsed: Arguments) -> int:
     return 0
 
 
+def _serve(_parsed: Arguments) -> int:
+    from bondwise.serve import serve
+
+    return serve()
+
+
 def _schema(_parsed: Arguments) -> int:
     from bondwise.schema import json_schema
 
@@ -307,6 +313,7 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, 
     from bondwise.journal import utc_now
     from bondwise.ranks import Ranks
     from bondwise.request import REQUEST, parse_request
+    from bondwise.trust import code_hash
 
     document: dict[str, Any] = {
         "version": 1,
@@ -318,6 +325,10 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, 
         "allow_code": parsed.allow_code,
         "options": {name: value for name, value in options.items() if given or value is not None},
     }
+    folders = [getattr(parsed, "model", None), options.get("reference"), options.get("teacher"), options.get("original")]
+    if parsed.allow_code:
+        named = [*folders, *options.get("models", [])]
+        document["code"] = {_absolute(folder): code_hash(Path(_absolute(folder))) for folder in named if folder}
     if hasattr(parsed, "model"):
         document["model"] = _absolute(parsed.model)
         for folder in (document["model"], options.get("reference"), options.get("teacher")):
@@ -416,6 +427,9 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("directory", metavar="DIR", help="the folder to make")
 
     add("doctor", _doctor, "Say what is there, what is missing and what to do.", answers)
+    commands.add_parser("serve", help="Keep models in memory and answer by JSON-RPC over stdin and stdout; for the editor.").set_defaults(
+        command=_serve
+    )
     commands.add_parser("schema", help="Print the JSON Schema of every file.").set_defaults(command=_schema)
     return parser
 
@@ -492,7 +506,7 @@ def _add_heal(add: Callable[..., argparse.ArgumentParser], works: argparse.Argum
     )
     heal.add_argument("--length", metavar="N", type=at_least(8), help="tokens in a sequence (default 512)")
     heal.add_argument("--batch", metavar="N", type=at_least(1), help="sequences in a step (default 8)")
-    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 5e-4)")
+    heal.add_argument("--learning-rate", metavar="F", type=positive, help="the highest (default 2e-4)")
     heal.add_argument("--distill", metavar="F", type=part, help="share of KL to the original in the loss (default 0.5); 0: not loaded")
     heal.add_argument("--temperature", metavar="F", type=positive, help="of that KL (default 1)")
     heal.add_argument("--teacher-device", metavar="DEVICE", help="where the original computes (default: where the model does)")

@@ -19,7 +19,7 @@ from bondwise.errors import UserError
 from bondwise.queue import bondwise_home, try_lock
 from bondwise.schema import DeviceInfo, Doctor, Problem
 
-NEEDED = ("accelerate", "gguf", "numpy", "psutil", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
+NEEDED = ("accelerate", "gguf", "numpy", "psutil", "pydantic", "pygls", "safetensors", "tokenizers", "torch", "transformers")
 """What the engine imports: engine/requirements.in."""
 LOW_DISK = 5_000_000_000
 LOW_MEMORY = 2_000_000_000

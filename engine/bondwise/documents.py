@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
+from bondwise.atomic import from_json
 from bondwise.conversations import IGNORED, KNOWN_COLUMNS, BadRow, Document, UnknownColumns, characters, group_of, read_record
 from bondwise.errors import UserError
 from bondwise.text import hub_splits, jsonl_lines, kind_of, reading, reading_hub, sections
@@ -171,8 +171,8 @@ class _LineRows:
         if not row.strip():
             raise BadRow("an empty line")
         try:
-            value: Any = json.loads(row)
-        except (ValueError, RecursionError) as failure:
+            value: Any = from_json(row)
+        except ValueError as failure:
             raise BadRow(f"not JSON: {failure}") from None
         return read_record(value)
 

@@ -1,4 +1,5 @@
-"""The run that writes a compressed model as its base architecture: every MPO contracted to the dense weight that it stands for.
+"""The run that writes a compressed or quantized model as its base architecture: every MPO contracted to the dense weight that it stands
+for, every weight in few bits written out.
 
 The folder is what tools load that know no MPO: plain transformers without `trust_remote_code`, converters to GGUF, vLLM. Its accuracy is
 that of the compressed model, its size that of the original.
@@ -9,12 +10,14 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from bondwise import atomic
-from bondwise.checkpoint import BITS, Checkpoint, open_checkpoint, torch_dtype
+from bondwise.checkpoint import Checkpoint, dtype_name, open_checkpoint, torch_dtype
+from bondwise.dequantize import FewBits, weights_in_few_bits
 from bondwise.device import device_memory
 from bondwise.errors import UserError
 from bondwise.model_card import declared_licence, dense_card
@@ -29,9 +32,10 @@ from bondwise.writing import CheckpointWriter, PlannedTensor, Replacement, free_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import Tensor
+    from transformers import PreTrainedModel
 
-    from bondwise.modelmap import Layer
     from bondwise.run import Run
     from bondwise.schema import MPOLayer
 
@@ -42,19 +46,53 @@ is another number than its own rounding. A weight that is swapped or transposed 
 
 
 class Dense(NamedTuple):
-    """A layer that is contracted."""
+    """A weight that is written as a dense one."""
 
-    layer: Layer
-    entry: MPOLayer
+    name: str
+    shape: tuple[int, int]
+    """[out, in]"""
+    entry: MPOLayer | None
+    """None: it was dense, in few bits."""
     transposed: bool
     """The base's class stores [in, out]."""
+
+
+class Source(NamedTuple):
+    """The folder that is exported, and what of it is not written as it is."""
+
+    checkpoint: Checkpoint
+    section: MPOSection | None
+    """None: no MPO, and nothing packed."""
+    few_bits: dict[str, FewBits]
+    config: dict[str, Any]
+    """Of the base architecture."""
+    dense: list[Dense]
+    dtype: torch.dtype
+    """Of dense weights in the place of what is stored in few bits."""
+
+    @property
+    def architecture(self) -> str:
+        return self.config["architectures"][0]
+
+    @property
+    def rounds(self) -> bool:
+        """Whether some of the dense weights are rounded to 16 bits."""
+        return any(self.dtype_of(one).itemsize < 4 for one in self.dense)
+
+    def dtype_of(self, one: Dense) -> torch.dtype:
+        """Of the dense weight: that of the cores, or the model's where those are in few bits."""
+        core = self.checkpoint.tensors.get(f"{one.name}.cores.0.weight")
+        return self.dtype if core is None or f"{one.name}.cores.0" in self.few_bits else torch_dtype(core)
+
+    def bytes_of(self, one: Dense) -> int:
+        return one.shape[0] * one.shape[1] * self.dtype_of(one).itemsize
 
 
 def run(run: Run) -> ExportResult:
     """The worker of `export`.
 
-    Raises UserError, before any work, for a model that is not compressed, that is quantized, or a folder that cannot be written; later for
-    a full disk, or a folder that does not compute what the compressed model does; then no folder is left.
+    Raises UserError, before any work, for a model that is neither compressed nor quantized, that another tool has quantized, or a folder
+    that cannot be written; later for a full disk, or a folder that does not compute what the compressed model does; then no folder is left.
     """
     started = time.monotonic()
     request = cast("ExportRequest", run.request)
@@ -62,30 +100,38 @@ def run(run: Run) -> ExportResult:
     if (published := _published(run, output)) is not None:
         return published
     run.phase(f"Reading {folder.name}")
-    source = open_checkpoint(folder, allow_code=request.allow_code)
-    section = _section(source)
-    code = code_files(folder, source.config)
-    config = base_config(source.config, section)
+    source = _open(folder, allow_code=request.allow_code)
+    checkpoint = source.checkpoint
+    code = code_files(folder, checkpoint.config)
     with CheckpointWriter(output, folder) as writer:
-        layers = _layers(source, section, config)
-        _check_disk(run, source, layers, output)
-        _write(run, writer, source, layers)
-        writer.write_json("config.json", config)
+        _check_disk(run, source, output)
+        _write(run, writer, source)
+        writer.write_json("config.json", source.config)
         for name, content in code.items():
             writer.write_bytes(name, content)
-        writer.write_bytes("README.md", dense_card(writer.output.name, folder.name, section, licence=declared_licence(folder)).encode())
+        contracted = sum(one.entry is not None for one in source.dense)
+        card = dense_card(
+            writer.output.name,
+            folder.name,
+            source.architecture,
+            contracted=contracted,
+            written_out=len(source.few_bits),
+            licence=declared_licence(folder),
+        )
+        writer.write_bytes("README.md", card.encode())
         made = open_checkpoint(writer.folder, allow_code=request.allow_code)
-        difference = _verify(run, source, made, layers)
+        difference = _verify(run, source, made)
         result = ExportResult(
             output=str(output),
-            architecture=section.base_architecture,
-            layers=len(layers),
+            architecture=source.architecture,
+            layers=contracted,
+            dequantized=len(source.few_bits),
             parameters=made.parameters,
             bytes=made.bytes,
-            compressed_parameters=source.parameters,
-            compressed_bytes=source.bytes,
+            compressed_parameters=map_model(checkpoint).parameters,
+            compressed_bytes=checkpoint.bytes,
             logits_difference=difference,
-            plain=not needs_code(config),
+            plain=not needs_code(source.config),
             seconds=time.monotonic() - started,
         )
         run.phase("Publishing the exported model")
@@ -96,9 +142,11 @@ def run(run: Run) -> ExportResult:
     return result
 
 
-def base_config(config: dict[str, Any], section: MPOSection) -> dict[str, Any]:
-    """config.json of the base architecture, from that of a compressed checkpoint."""
-    kept = {key: value for key, value in config.items() if key not in ("auto_map", "mpo")}
+def base_config(config: dict[str, Any], section: MPOSection | None) -> dict[str, Any]:
+    """config.json of the base architecture, from that of a compressed or quantized checkpoint."""
+    if section is None:
+        return {key: value for key, value in config.items() if key != "quantization_config"}
+    kept = {key: value for key, value in config.items() if key not in ("auto_map", "mpo", "quantization_config")}
     # Beside a base of transformers' own the auto_map names nothing but our file.
     references = {} if section.base_auto_map is None else {**_others(config.get("auto_map")), **section.base_auto_map}
     return {
@@ -116,21 +164,41 @@ def _others(auto_map: Any) -> dict[str, Any]:
     return {kind: reference for kind, reference in named.items() if not str(reference).startswith(f"{stem}.")}
 
 
-def _section(source: Checkpoint) -> MPOSection:
-    if source.config.get("model_type") != OWN_MODEL_TYPE:
-        raise UserError(f"{source.folder} is not a compressed model: there is nothing to contract.", "Other tools load it as it is.")
-    section = MPOSection.model_validate(source.config["mpo"])
-    if "quantization_config" in source.config or section.packed:
-        raise UserError(f"{source.folder} is quantized, and a dense weight of it would be rounded twice.", "Export the model before that.")
-    return section
-
-
-def _layers(source: Checkpoint, section: MPOSection, config: dict[str, Any]) -> list[Dense]:
-    by_name = {layer.name: layer for layer in map_model(source).layers}
-    if missing := [name for name in section.layers if name not in by_name]:
-        raise UserError(f"{source.folder} has no cores of {missing[0]}, which config.json names.", "The folder is damaged: make it again.")
+def _open(folder: Path, *, allow_code: bool) -> Source:
+    checkpoint = open_checkpoint(folder, allow_code=allow_code)
+    own = checkpoint.config.get("model_type") == OWN_MODEL_TYPE
+    section = MPOSection.model_validate(checkpoint.config["mpo"]) if own else None
+    few_bits = weights_in_few_bits(checkpoint, section)
+    if section is None and not few_bits:
+        raise UserError(
+            f"{folder} is neither compressed nor quantized: there is nothing to contract or to write out.", "Other tools load it as it is."
+        )
+    config = base_config(checkpoint.config, section)
+    layers = section.layers if section is not None else {}
+    known = {layer.name for layer in map_model(checkpoint).layers}
+    if missing := [name for name in layers if name not in known]:
+        raise UserError(f"{folder} has no cores of {missing[0]}, which config.json names.", "The folder is damaged: make it again.")
     transposed = _transposed(config)
-    return [Dense(by_name[name], entry, name in transposed) for name, entry in section.layers.items()]
+    dense = [Dense(name, (entry.out_features, entry.in_features), entry, name in transposed) for name, entry in layers.items()]
+    dense += [
+        Dense(name, few.shape, None, name in transposed) for name, few in few_bits.items() if name.rpartition(".cores.")[0] not in layers
+    ]
+    return Source(checkpoint, section, few_bits, config, dense, _model_dtype(checkpoint))
+
+
+def _model_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """What config.json says of the weights, else what most of those are stored in that are not in few bits."""
+    import torch
+
+    said = checkpoint.config.get("dtype", checkpoint.config.get("torch_dtype"))
+    found = getattr(torch, said, None) if isinstance(said, str) else None
+    if isinstance(found, torch.dtype):
+        return found
+    sizes: Counter[str] = Counter()
+    for entry in checkpoint.tensors.values():
+        if entry.dtype in ("F32", "F16", "BF16"):
+            sizes[entry.dtype] += entry.bytes
+    return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[max(sizes, key=lambda name: sizes[name], default="F16")]
 
 
 def _transposed(config: dict[str, Any]) -> set[str]:
@@ -148,53 +216,65 @@ def _transposed(config: dict[str, Any]) -> set[str]:
     return found | {name.partition(".")[2] for name in found}
 
 
-def _check_disk(run: Run, source: Checkpoint, layers: list[Dense], output: Path) -> None:
-    dense = sum(one.layer.weight_parameters * BITS[one.layer.dtype] // 8 for one in layers)
-    needed = source.bytes + dense
+def _check_disk(run: Run, source: Source, output: Path) -> None:
+    numbers = [one.shape[0] * one.shape[1] for one in source.dense]
+    needed = source.checkpoint.bytes + sum(map(source.bytes_of, source.dense))
     free = free_bytes(output)
     if needed > free:
         raise UserError(f"The disk is too small: about {size(needed)} are needed where {output} lies, {size(free)} are free.", "Make room.")
     run.emit(
         EstimateEvent,
-        layers=len(layers),
-        parameters=source.parameters + sum(one.layer.weight_parameters for one in layers),
-        original_parameters=source.parameters,
-        memory=max((3 * 8 * one.layer.weight_parameters for one in layers), default=0),
+        layers=len(source.dense),
+        parameters=source.checkpoint.parameters + sum(numbers),
+        original_parameters=source.checkpoint.parameters,
+        memory=3 * 8 * max(numbers),
         memory_available=device_memory("cpu").free,
         disk=needed,
         disk_available=free,
     )
 
 
-def _write(run: Run, writer: CheckpointWriter, source: Checkpoint, layers: list[Dense]) -> None:
+def _write(run: Run, writer: CheckpointWriter, source: Source) -> None:
     run.phase("Contracting and writing")
 
     def step(done: int, total: int) -> None:
         run.check_cancelled()
         run.progress(round(done / 1e6, 1), round(total / 1e6, 1), "MB")
 
-    writer.write_weights(source, [_replacement(source, one) for one in layers], step)
-    writer.copy_companions(source.folder)
+    writer.write_weights(source.checkpoint, [_replacement(source, one) for one in source.dense], step)
+    writer.copy_companions(source.checkpoint.folder)
 
 
-def _replacement(source: Checkpoint, one: Dense) -> Replacement:
-    name = one.layer.name
-    removed = tuple(tensor for tensor in source.tensors if tensor.startswith((f"{name}.cores.", f"{name}.order_")))
-    shape = (one.entry.in_features, one.entry.out_features) if one.transposed else (one.entry.out_features, one.entry.in_features)
-    planned = PlannedTensor(f"{name}.weight", source.tensors[f"{name}.cores.0.weight"].dtype, shape)
+def _replacement(source: Source, one: Dense) -> Replacement:
+    removed = (
+        source.few_bits[one.name].tensors
+        if one.entry is None
+        else tuple(tensor for tensor in source.checkpoint.tensors if tensor.startswith((f"{one.name}.cores.", f"{one.name}.order_")))
+    )
+    shape = one.shape[::-1] if one.transposed else one.shape
+    planned = PlannedTensor(f"{one.name}.weight", dtype_name(source.dtype_of(one)), shape)
     return Replacement(removed, (planned,), functools.partial(_weight, source, one))
 
 
-def _weight(source: Checkpoint, one: Dense) -> Iterator[Tensor]:
+def _weight(source: Source, one: Dense) -> Iterator[Tensor]:
     from bondwise.layers import contract_stored, stored_shapes
 
-    entry, name = one.entry, one.layer.name
-    stored = {part: source.read(f"{name}.{part}") for part in stored_shapes(entry.out_modes, entry.in_modes, entry.bond_dims)}
-    weight = contract_stored(stored, entry.out_modes, entry.in_modes, entry.bond_dims, entry.out_features, entry.in_features)
-    yield (weight.mT if one.transposed else weight).to(torch_dtype(source.tensors[f"{name}.cores.0.weight"])).contiguous()
+    entry, name = one.entry, one.name
+    if entry is None:
+        weight = source.few_bits[name].read()
+    else:
+        stored = {part: _stored(source, f"{name}.{part}") for part in stored_shapes(entry.out_modes, entry.in_modes, entry.bond_dims)}
+        weight = contract_stored(stored, entry.out_modes, entry.in_modes, entry.bond_dims, entry.out_features, entry.in_features)
+    yield (weight.mT if one.transposed else weight).to(source.dtype_of(one)).contiguous()
 
 
-def _verify(run: Run, source: Checkpoint, made: Checkpoint, layers: list[Dense]) -> float:
+def _stored(source: Source, tensor: str) -> Tensor:
+    """A tensor of an MPO as a number for a parameter, also where its core is in few bits."""
+    few = source.few_bits.get(tensor.removesuffix(".weight"))
+    return source.checkpoint.read(tensor) if few is None else few.read()
+
+
+def _verify(run: Run, source: Source, made: Checkpoint) -> float:
     """Loads the written folder block by block, as its base architecture, and compares it with the compressed model: nats.
 
     Raises UserError where they differ by more than rounding: then the folder must not appear.
@@ -204,7 +284,8 @@ def _verify(run: Run, source: Checkpoint, made: Checkpoint, layers: list[Dense])
     from bondwise.streaming import streamed_log_probs
 
     run.phase("Checking the written model")
-    ids = torch.randint(vocabulary_size(run, source), (CHECK_TOKENS,), generator=torch.Generator().manual_seed(run.request.seed))
+    device, allow_code = run.device, run.request.allow_code
+    ids = torch.randint(vocabulary_size(run, source.checkpoint), (CHECK_TOKENS,), generator=torch.Generator().manual_seed(run.request.seed))
 
     def half(number: int) -> Any:
         def step(done: int, total: int) -> None:
@@ -213,13 +294,13 @@ def _verify(run: Run, source: Checkpoint, made: Checkpoint, layers: list[Dense])
 
         return step
 
-    expected, found = (
-        streamed_log_probs(one, ids, device=run.device, allow_code=run.request.allow_code, step=half(number))
-        for number, one in enumerate((source, made))
-    )  # [tokens, vocabulary]
+    if source.few_bits:
+        expected = _whole_log_probs(_loaded(run, source), ids)  # [tokens, vocabulary]
+    else:
+        expected = streamed_log_probs(source.checkpoint, ids, device=device, allow_code=allow_code, step=half(0))
+    found = streamed_log_probs(made, ids, device=device, allow_code=allow_code, step=half(1))
     difference = float((expected - found).abs().max())
-    rounded = any(BITS[one.layer.dtype] < 32 for one in layers)
-    tolerance = ROUNDING if rounded else TOLERANCE
+    tolerance = ROUNDING if source.rounds else TOLERANCE
     if not difference <= tolerance:
         raise UserError(
             f"The written model does not compute what the compressed one does: log-probabilities differ by {difference:.3g} "
@@ -228,6 +309,27 @@ def _verify(run: Run, source: Checkpoint, made: Checkpoint, layers: list[Dense])
         )
     run.emit(VerifiedEvent, logits_difference=difference, tolerance=tolerance)
     return difference
+
+
+def _loaded(run: Run, source: Source) -> PreTrainedModel:
+    """A model with weights in few bits, whole; those of bitsandbytes written out by transformers itself: its int8 rounds inputs too, which
+    no dense weight does."""
+    import torch
+
+    from bondwise.loading import load_model
+
+    model = load_model(source.checkpoint.folder, device=run.device, dtype=torch.float32, allow_code=run.request.allow_code)
+    if "quantization_config" not in source.checkpoint.config:
+        return model
+    return cast("Any", model).dequantize(torch.float32).to(run.device)
+
+
+def _whole_log_probs(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    import torch
+
+    with torch.no_grad():
+        logits = cast("Any", model)(input_ids=ids[None].to(model.device), use_cache=False).logits[0]
+    return logits.float().log_softmax(-1).cpu()
 
 
 def _published(run: Run, output: Path) -> ExportResult | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
 from bondwise.request import describe
 from bondwise.schema import SCHEMA_VERSION
@@ -21,7 +21,7 @@ Document = TypeVar("Document", bound=BaseModel)
 def read_figures(path: Path, kind: type[Document], what: str, remedy: str) -> Document:
     """Raises UserError, naming the file and what is wrong, when it is no whole `what`, or was made by a newer Bondwise."""
     try:
-        document = json.loads(path.read_bytes())
+        document = from_json(path.read_bytes())
     except OSError as failure:
         raise UserError(f"{path} cannot be read: {failure.strerror}.", "Check the file and its permissions.") from None
     except ValueError as failure:

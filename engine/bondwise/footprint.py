@@ -1,4 +1,4 @@
-"""Load time and memory of a model, measured in a process of its own: `python -m bondwise.footprint FOLDER DEVICE TOKENS [allow-code]`.
+"""Load time and memory of a model, measured in a process of its own: `python -m bondwise.footprint FOLDER DEVICE TOKENS [CODE-HASH]`.
 
 In the process of a run other models, caches and what the allocator kept would be counted too.
 """
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bondwise.errors import UserError
 from bondwise.schema import Footprint
+from bondwise.trust import allowing, check_allowed, code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,9 @@ def measure_footprint(
     folder: Path, device: str, tokens: int, *, allow_code: bool, check_cancelled: Callable[[], None] = lambda: None
 ) -> Footprint:
     """Starts the process and waits for it. Raises UserError where it fails, for want of memory as a rule."""
-    command = [sys.executable, "-m", "bondwise.footprint", str(folder), device, str(tokens), *(["allow-code"] if allow_code else [])]
+    if allow_code:
+        check_allowed(folder)
+    command = [sys.executable, "-m", "bondwise.footprint", str(folder), device, str(tokens), *([code_hash(folder)] if allow_code else [])]
     # Where this package was found without being installed, the process finds it too.
     paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
@@ -100,5 +103,7 @@ def _peak(device: str) -> int:
 
 
 if __name__ == "__main__":
-    found = main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), allow_code="allow-code" in sys.argv[4:])
+    allowed = sys.argv[4:]
+    with allowing({sys.argv[1]: allowed[0]} if allowed else {}):
+        found = main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), allow_code=bool(allowed))
     print(json.dumps(found.model_dump()), flush=True)

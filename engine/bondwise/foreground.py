@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from bondwise.atomic import from_json
 from bondwise.journal import STATUS
 from bondwise.ranks import Ranks
 from bondwise.run import CANCELLED, DONE, RESULT, start
@@ -114,7 +115,7 @@ def new_run_directory(kind: str) -> Path:
 def same_request(path: Path, document: dict[str, Any]) -> bool:
     """Whether a folder given by --run asks for the same: then the command goes on with it, after a kill too."""
     try:
-        there = json.loads(path.read_bytes())
+        there = from_json(path.read_bytes())
     except ValueError:
         return False
     return isinstance(there, dict) and {**there, "created": None} == {**document, "created": None}

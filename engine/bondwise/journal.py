@@ -119,7 +119,7 @@ def read_events(text: bytes, name: str) -> tuple[list[dict[str, Any]], int]:
 
 def _parse_event(line: bytes) -> dict[str, Any] | None:
     try:
-        event = json.loads(line)
+        event = atomic.from_json(line)
     except ValueError:
         return None
     return event if isinstance(event, dict) and isinstance(event.get("seq"), int) and isinstance(event.get("type"), str) else None

@@ -65,7 +65,16 @@ def load_model(
     except (ImportError, ValueError, RuntimeError, OSError) as error:
         raise loading_error(checkpoint.folder, error) from error
     check_keys(checkpoint.folder, missing=info["missing_keys"], unexpected=info["unexpected_keys"], mismatched=info["mismatched_keys"])
+    if dtype is not None and "quantization_config" in checkpoint.config:
+        _cast_floats(model, dtype)
     return cast("PreTrainedModel", model.eval())
+
+
+def _cast_floats(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """What transformers leaves as it is stored beside quantized weights, whatever dtype it is asked for: norms, embedding, biases, head."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _quiet_bitsandbytes(folder: Path) -> None:
@@ -194,3 +203,9 @@ def use_private_module_cache() -> None:
 
         _module_cache = tempfile.TemporaryDirectory(prefix="bondwise-modules-")
         cast("Any", dynamic_module_utils).HF_MODULES_CACHE = _module_cache.name
+
+
+def forget_private_module_cache() -> None:
+    """Removes that folder; what ends this process without its usual end calls it before."""
+    if _module_cache is not None:
+        _module_cache.cleanup()

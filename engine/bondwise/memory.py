@@ -1,4 +1,5 @@
-"""Memory: what goes together within a bound, and giving back what was freed, so that the peak is what is in use and not what once was."""
+"""Memory: what a model holds, what goes together within a bound, and giving back what was freed, so that the peak is what is in use and
+not what once was."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from transformers import PreTrainedModel
 
 Item = TypeVar("Item")
 
@@ -24,6 +27,22 @@ def runs_within(items: Iterable[Item], size: Callable[[Item], int], room: int) -
         runs[-1].append(item)
         used += each
     return runs
+
+
+def tensor_bytes(model: PreTrainedModel) -> int:
+    """Of all parameters and buffers, those that are shared once; of bitsandbytes the scales, which are in neither."""
+    seen: dict[int, int] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        seen[tensor.data_ptr()] = tensor.nbytes
+        state = getattr(tensor, "quant_state", None)
+        nested = getattr(state, "state2", None)
+        for held in (state, nested):
+            for name in ("absmax", "code"):
+                if (part := getattr(held, name, None)) is not None:
+                    seen[part.data_ptr()] = part.nbytes
+        if (scales := getattr(tensor, "SCB", None)) is not None:
+            seen[scales.data_ptr()] = scales.nbytes
+    return sum(seen.values())
 
 
 def release_freed_memory() -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         Evaluation,
         LayerFigures,
         Method,
-        MPOSection,
         QuantizedLayer,
         QuantizeOptions,
         QuantizeResult,
@@ -69,13 +68,7 @@ def model_card(
         "",
         f"Plain transformers; nothing of Bondwise is needed. `trust_remote_code` lets it run `modeling_mpo.py`{copied} of this folder.",
         "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER", trust_remote_code=True)',
-        f'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER"{", trust_remote_code=True" if code else ""})',
-        "```",
-        "",
+        *_loading(", trust_remote_code=True"),
         "## Method",
         "",
         *_methods(result.layers, calibration, result.refitted),
@@ -91,8 +84,29 @@ def quantized_card(name: str, base_name: str, result: QuantizeResult, options: Q
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [quantized, bondwise]"]
     if licence is not None:
         lines.append(f"license: {json.dumps(licence)}")
-    lines += ["---", "", f"# {_plain(name)}", "", f"{_code(base_name)}, quantized by Bondwise.", ""]
+    trust = ", trust_remote_code=True" if result.backend == "packed" else ""
+    lines += [
+        "---",
+        "",
+        f"# {_plain(name)}",
+        "",
+        f"{_code(base_name)}, quantized by Bondwise. bondwise.json has all figures and how it was made.",
+        "",
+        *_loading(trust),
+    ]
     return "\n".join([*lines, quantized_section(result, options)])
+
+
+def _loading(trust: str = "") -> list[str]:
+    return [
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER"{trust})',
+        f'tokenizer = AutoTokenizer.from_pretrained("PATH OF THIS FOLDER"{trust})',
+        "```",
+        "",
+    ]
 
 
 def quantized_section(result: QuantizeResult, options: QuantizeOptions) -> str:
@@ -214,15 +228,22 @@ def _fenced(text: str) -> list[str]:
     return [f"{fence}text", *text.splitlines(), fence]
 
 
-def dense_card(name: str, compressed_name: str, section: MPOSection, *, licence: str | None) -> str:
-    """Markdown for a folder that `export` made: what it is, and what it is not."""
+def dense_card(name: str, source_name: str, architecture: str, *, contracted: int, written_out: int, licence: str | None) -> str:
+    """Markdown for a folder that `export` made: what it is, and what it is not. `contracted` counts MPO layers, `written_out` weights that
+    were stored in few bits."""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [bondwise]"]
     if licence is not None:
         lines.append(f"license: {json.dumps(licence)}")
     lines += ["---", "", f"# {_plain(name)}", ""]
+    mpo = [f"{contracted:,} linear layers as matrix product operators"] if contracted else []
+    bits = [f"{written_out:,} weights in few bits"] if written_out else []
+    became = [
+        *(["each MPO was contracted to the dense weight that it stands for"] if contracted else []),
+        *(["each weight in few bits was written out as the numbers that it stands for"] if written_out else []),
+    ]
     lines.append(
-        f"{_code(compressed_name)}, a model with {len(section.layers)} linear layers as matrix product operators, written by Bondwise as "
-        f"{_code(section.base_architecture)}: each MPO was contracted to the dense weight that it stands for. It computes what the "
-        "compressed model computes, at the size and speed of the original: for tools that know no MPO, such as GGUF converters."
+        f"{_code(source_name)}, a model with {' and '.join([*mpo, *bits])}, written by Bondwise as {_code(architecture)}: "
+        f"{', and '.join(became)}. It computes what that model computes, at the size and speed of the original: for tools that know no "
+        "such layers, such as GGUF converters."
     )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_loading()])

@@ -358,7 +358,7 @@ class PackedLinear(nn.Module):
         if bits:
             self.matrix = PackedMatrix(out_features, in_features, bits, ordered=ordered, device=device)
         if rank and rank_bits == 16:
-            thin = {"bias": False, "device": device, "dtype": dtype}
+            thin: dict[str, Any] = {"bias": False, "device": device, "dtype": dtype}
             self.correction = nn.Sequential(nn.Linear(in_features, rank, **thin), nn.Linear(rank, out_features, **thin))
         elif rank:
             self.right = PackedMatrix(rank, in_features, rank_bits, ordered=False, device=device)

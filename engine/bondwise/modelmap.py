@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
 
+from bondwise.atomic import from_json
 from bondwise.checkpoint import BITS, is_order
 from bondwise.errors import UserError
 
@@ -399,7 +400,7 @@ def _bitsandbytes_shape(checkpoint: Checkpoint, state: TensorEntry) -> tuple[int
     if state.bytes > 1 << 16:
         return None
     try:
-        value = json.loads(bytes(checkpoint.read(state.name).tolist()))
+        value = from_json(bytes(checkpoint.read(state.name).tolist()))
         return tuple(int(length) for length in value["shape"])
     except (ValueError, TypeError, KeyError):
         return None

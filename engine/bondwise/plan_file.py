@@ -33,8 +33,8 @@ def read_plan(path: Path) -> PlanFile:
         reason = failure.strerror if isinstance(failure, OSError) else str(failure)
         raise UserError(f"{path} cannot be read: {reason}.", remedy) from None
     try:
-        value: Any = json.loads(without_comments(text))
-    except (ValueError, RecursionError) as failure:
+        value: Any = atomic.from_json(without_comments(text))
+    except ValueError as failure:
         raise UserError(f"{path} is not JSON: {failure}.", remedy) from None
     version = value.get("version") if isinstance(value, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:

@@ -16,6 +16,7 @@ from bondwise.errors import UserError
 from bondwise.evaluate import evaluate
 from bondwise.layer_files import read_tensors
 from bondwise.loading import load_model
+from bondwise.memory import tensor_bytes
 from bondwise.modelmap import map_model
 from bondwise.preparation import CHECK_TOKENS, check_text, vocabulary_size
 from bondwise.quantize_budget import planned_targets, possible_targets
@@ -86,7 +87,7 @@ def run(run: Run) -> QuantizeResult:
         write(run, writer, source, finished)
         loaded, difference = _verify(run, source, writer.folder, finished)
         written = open_checkpoint(writer.folder, allow_code=request.allow_code)
-        memory = _tensor_bytes(loaded)
+        memory = tensor_bytes(loaded)
         original = quantized = None
         if options.evaluate is not None and tokenizer is not None:
             original, quantized = _evaluate_both(run, folder, loaded, tokenizer, options.evaluate, told)
@@ -184,22 +185,6 @@ def _log_probs(model: PreTrainedModel, ids: Tensor) -> Tensor:
     with torch.no_grad():
         logits = cast("Any", model)(input_ids=ids[None].to(model.device), use_cache=False).logits[0]
     return logits.float().log_softmax(-1).cpu()
-
-
-def _tensor_bytes(model: PreTrainedModel) -> int:
-    """Of all parameters and buffers, those that are shared once; of bitsandbytes the scales, which are in neither."""
-    seen: dict[int, int] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        seen[tensor.data_ptr()] = tensor.nbytes
-        state = getattr(tensor, "quant_state", None)
-        nested = getattr(state, "state2", None)
-        for held in (state, nested):
-            for name in ("absmax", "code"):
-                if (part := getattr(held, name, None)) is not None:
-                    seen[part.data_ptr()] = part.nbytes
-        if (scales := getattr(tensor, "SCB", None)) is not None:
-            seen[scales.data_ptr()] = scales.nbytes
-    return sum(seen.values())
 
 
 def _evaluate_both(  # noqa: PLR0917 -- both models and how they are measured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
 from bondwise.schema import (
     SCHEMA_VERSION,
@@ -41,7 +41,7 @@ AnyRequest = (
 def refuse_newer(path: Path) -> None:
     """Raises UserError when a newer Bondwise made the request. What is no request at all fails later, as the run's failure."""
     with suppress(ValueError):
-        document = json.loads(path.read_bytes())
+        document = from_json(path.read_bytes())
         made_by = document.get("version") if isinstance(document, dict) else None
         if isinstance(made_by, int) and made_by > SCHEMA_VERSION:
             text = f"{path} was made by a newer Bondwise: it has version {made_by}, this one reads up to {SCHEMA_VERSION}."
@@ -51,7 +51,7 @@ def refuse_newer(path: Path) -> None:
 def read_request(directory: Path) -> AnyRequest:
     """The request in `directory/run.json`, as `parse_request`. Raises UserError when it is not JSON or not a request."""
     try:
-        document = json.loads((directory / REQUEST).read_bytes())
+        document = from_json((directory / REQUEST).read_bytes())
     except ValueError as failure:
         raise UserError(
             f"{directory / REQUEST} is not JSON: {failure}", "Start the run again from the editor or the command line."
@@ -90,7 +90,8 @@ def parse_request(document: Any, directory: Path) -> AnyRequest:
         changes["data"] = [of(one) for one in request.options.data]
     if isinstance(request, BenchmarkRequest):
         changes["models"] = [absolute(model) for model in request.options.models]
-    update: dict[str, Any] = {"options": options.model_copy(update=changes)}
+    code = {absolute(folder): digest for folder, digest in request.code.items()}
+    update: dict[str, Any] = {"options": options.model_copy(update=changes), "code": code}
     if request.after is not None:
         update["after"] = absolute(request.after)
     if not isinstance(request, (SampleModelRequest, BenchmarkRequest)):

@@ -38,6 +38,7 @@ from bondwise.schema import (
     RunStatus,
     StartedEvent,
 )
+from bondwise.trust import allowing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -243,7 +244,7 @@ def _finish(directory: Path, journal: Journal, status: Status, stop: Stop) -> No
             status.set(state="running", phase="Starting", device=device)
             run = Run(ranks, directory, request, device, resumed=resumed, journal=journal, status=status, stop=stop)
             run.checkpoints.mkdir(exist_ok=True)
-            with _watching(stop, status):
+            with _watching(stop, status), allowing(request.code):
                 result = worker(run)
             TypeAdapter[Any](RunResult).validate_python(result)
             atomic.write_json(directory / RESULT, result)

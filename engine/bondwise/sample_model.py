@@ -235,7 +235,22 @@ def _bytes_below(folder: Path) -> int:
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Writes the model in `gguf` to `folder`: bfloat16 weights, config, generation config and tokenizer."""
+    """Writes the model in `gguf` to `folder`: bfloat16 weights, config, generation config and tokenizer.
+
+    Raises UserError for a file that the libraries cannot make a model of, in whatever way they fail at it.
+    """
+    try:
+        _convert(gguf, folder)
+    except (OSError, MemoryError):
+        raise  # of the machine, not of the file
+    except Exception as failure:
+        raise UserError(
+            f"{gguf.name} cannot be converted: {type(failure).__name__}: {failure}",
+            "The package is damaged, or the installed libraries read it differently: set up the engine again, then get the sample model.",
+        ) from failure
+
+
+def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -10,6 +10,7 @@ from bondwise.errors import Cancelled
 from bondwise.queue import hold_device
 from bondwise.request import read_request
 from bondwise.run import CANCELLED, DONE, FAILED, RESULT, SHARES, Run, Stop, explain, imported, stopping_on_signals
+from bondwise.trust import allowing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,7 @@ def help_run(directory: Path, ranks: Ranks) -> int:
             request = read_request(directory)
             device = ranks.device(request.device)
             # On the CPU the processes of a run share the one place.
-            with nullcontext() if device == "cpu" else hold_device(device, lambda _ahead: stop.check()):
+            with nullcontext() if device == "cpu" else hold_device(device, lambda _ahead: stop.check()), allowing(request.code):
                 layers = imported(SHARES[request.kind])(Helper(ranks, directory, request, device, stop))
         except (Cancelled, KeyboardInterrupt):
             ranks.stop()

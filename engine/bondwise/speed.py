@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 OPTIMIZER_COPIES = 3
@@ -152,6 +152,7 @@ def _training(model: PreTrainedModel, ids: Tensor) -> float:
     before = [parameter.requires_grad for parameter in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
     model.train()
+    lay_out_for_training(model)
     try:
         for parameter in parameters:
             parameter.requires_grad = True
@@ -165,6 +166,19 @@ def _training(model: PreTrainedModel, ids: Tensor) -> float:
         for parameter, required in zip(parameters, before, strict=True):
             parameter.requires_grad = required
         model.eval()
+
+
+def lay_out_for_training(model: nn.Module) -> None:
+    """For inference on CPUs with AVX512-BF16 bitsandbytes lays its 4-bit weights out anew, and no gradient passes those: takes that back.
+
+    The scales come back rounded to bfloat16, as its kernel has them.
+    """
+    for module in model.modules():
+        if getattr(getattr(getattr(module, "weight", None), "quant_state", None), "packing_format_for_cpu", False):
+            module.state_dict()  # that makes it do so, but bitsandbytes 0.50 leaves scales that are not in 8 bits themselves turned over
+            state = cast("Any", module.weight).quant_state
+            if state.absmax.dim() == 2:
+                state.absmax = state.absmax.T.reshape(-1).float()
 
 
 def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, ids: Tensor) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
 from bondwise.schema import CalibrationOptions
 
@@ -193,7 +193,7 @@ def _jsonl_texts(path: Path) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            record: Any = json.loads(line)
+            record: Any = from_json(line)
         except ValueError as failure:
             raise UserError(f"{path}, line {number} is not JSON: {failure}.", "Each line must be one JSON object.") from None
         yield _text_of(record, f"{path}, line {number}")

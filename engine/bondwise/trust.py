@@ -6,16 +6,19 @@ compiled kernel (CVE-2026-4372 was such a field), and other fields replace the c
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import re
+from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bondwise.atomic import from_json
 from bondwise.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Generator, Iterator, Mapping
 
 OWN_MODULE = "modeling_mpo.py"
 OWN_MODEL_TYPE = "bondwise_mpo"
@@ -27,6 +30,10 @@ _CODE_MAPS = ("auto_map", "base_auto_map")
 _KERNEL_FIELDS = {
     f"{prefix}{what}_implementation{suffix}" for what in ("attn", "experts") for prefix in ("", "_") for suffix in ("", "_internal")
 }
+
+
+_allowed: set[tuple[str, str]] | None = None
+"""Name and SHA-256 of each Python file that the user allowed this run; None outside of runs, where the caller answers for `allow_code`."""
 
 
 def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> None:
@@ -49,6 +56,7 @@ def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> N
         elif field == "transformers_weights" and value not in (None, "model.safetensors", "model.safetensors.index.json"):
             raise _foreign(path, where, value, "which makes transformers read other weights than those that were checked")
     if allow_code and needs_code(config):
+        check_allowed(folder)
         _check_references(folder / TOKENIZER_CONFIG, "auto_map", _tokenizer_map(folder))
     if (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -74,6 +82,78 @@ def runs_own_code(folder: Path, config: dict[str, Any]) -> bool:
     ours = resources.files("bondwise").joinpath(OWN_MODULE)
     theirs = folder / OWN_MODULE
     return ours.is_file() and theirs.is_file() and theirs.read_bytes() == ours.read_bytes()
+
+
+def check_inside(folder: Path, name: str) -> None:
+    """Raises UserError when the file `name` of `folder` is a link that leads out of it: what lies there is not the model's to read or copy.
+
+    In the cache of the Hugging Face hub a snapshot's files are links into the `blobs` of the same repository, which is allowed.
+    """
+    home, target = folder.resolve(), (folder / name).resolve()
+    blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else None
+    if not target.is_relative_to(home) and not (blobs and target.is_relative_to(blobs)):
+        raise UserError(
+            f"{folder / name} is a link out of its folder, to {target}.",
+            "If you trust it, put a copy of that file in its place; a model's files lie in its own folder.",
+        )
+
+
+def code_hash(folder: Path) -> str:
+    """SHA-256 in hex over each Python file's path, a zero byte, its length (8 bytes), and its bytes: what the user is asked about.
+
+    The extension computes the same. Raises UserError where a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name, content in _python_files(folder):
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\0" + len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+@contextmanager
+def allowing(code: Mapping[str, str]) -> Generator[None]:
+    """Inside the block, code of models runs where it is, file by file, what a folder in `code` (folder → `code_hash`) holds now.
+
+    So the folder that a run makes may carry it. Raises UserError where such a folder's code is not the one that was allowed.
+    """
+    global _allowed  # noqa: PLW0603 -- of the process, which does one run
+    allowed: set[tuple[str, str]] = set()
+    for folder, expected in code.items():
+        files = list(_python_files(Path(folder)))
+        if code_hash(Path(folder)) != expected:
+            raise UserError(
+                f"The Python files in {folder} are not those that were allowed: they have changed since.",
+                "Read them again. If you trust them, start the run anew and allow them.",
+            )
+        allowed |= {(name, hashlib.sha256(content).hexdigest()) for name, content in files}
+    before, _allowed = _allowed, allowed
+    try:
+        yield
+    finally:
+        _allowed = before
+
+
+def check_allowed(folder: Path) -> None:
+    """Raises UserError where `folder` holds code that the user did not allow this run."""
+    if _allowed is None:
+        return
+    ours = resources.files("bondwise").joinpath(OWN_MODULE).read_bytes()
+    for name, content in _python_files(folder):
+        if (name, hashlib.sha256(content).hexdigest()) not in _allowed and not (name == OWN_MODULE and content == ours):
+            raise UserError(
+                f"{folder / name} is not code that was allowed for this run.",
+                "Read it. If you trust it, start the run anew and allow the folder (--allow-code, or the question that VS Code asks).",
+            )
+
+
+def _python_files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path from the folder and content of each, in the order of JavaScript's sort; a file in a folder below can be imported too."""
+    names = [os.path.relpath(Path(root, name), folder) for root, _, files in os.walk(folder) for name in files if name.endswith(".py")]
+    for name in sorted(names, key=lambda name: name.encode("utf-16-be", "surrogatepass")):
+        check_inside(folder, name)
+        try:
+            yield name, (folder / name).read_bytes()
+        except OSError as failure:
+            raise UserError(f"{folder / name} cannot be read: {failure.strerror}.", "Check the file and its permissions.") from None
 
 
 def needs_code(config: Mapping[str, Any]) -> bool:
@@ -131,7 +211,7 @@ def _base_map(config: dict[str, Any]) -> dict[str, Any]:
 def _tokenizer_map(folder: Path) -> dict[str, Any]:
     """The `auto_map` of the tokenizer, which may name code too."""
     try:
-        found: Any = json.loads((folder / TOKENIZER_CONFIG).read_bytes())
+        found: Any = from_json((folder / TOKENIZER_CONFIG).read_bytes())
     except (OSError, ValueError):
         return {}  # the tokenizer's own loader says what is wrong with it
     auto_map = cast("dict[str, Any]", found).get("auto_map") if isinstance(found, dict) else None
@@ -151,7 +231,9 @@ def _check_references(path: Path, where: str, auto_map: dict[str, Any]) -> None:
 
 
 def _foreign(path: Path, field: str, value: object, why: str) -> UserError:
-    return UserError(f"{path} has {field} = {value!r}, {why}.", f"Remove {field} from {path.name}; the model's weights do not need it.")
+    return UserError(
+        f"{path} has {field} = {str(value)[:200]!r}, {why}.", f"Remove {field} from {path.name}; the model's weights do not need it."
+    )
 
 
 def _references(auto_map: dict[str, Any]) -> Iterator[str]:
@@ -160,8 +242,9 @@ def _references(auto_map: dict[str, Any]) -> Iterator[str]:
 
 
 def _walk(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Every field of the config and of the configs inside it: its path, its name, its value."""
+    """Every field of the config and of the configs inside it, in lists too: its path, its name, its value."""
     for field, value in config.items():
         yield prefix + field, field, value
-        if isinstance(value, dict):
-            yield from _walk(cast("dict[str, Any]", value), f"{prefix}{field}.")
+        for inner in cast("list[Any]", value) if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _walk(cast("dict[str, Any]", inner), f"{prefix}{field}.")

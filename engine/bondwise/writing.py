@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 from bondwise import atomic
 from bondwise.checkpoint import BITS, INDEX_FILE, PIECE, Checkpoint, Shard, TensorEntry, dtype_name, is_order, read_into
 from bondwise.errors import UserError
+from bondwise.trust import check_inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -137,6 +138,7 @@ class CheckpointWriter:
         for name in copied:
             with _disk_errors(self.folder / name):
                 (self.folder / name).parent.mkdir(exist_ok=True)
+                check_inside(source, name)
                 shutil.copyfile(source / name, self.folder / name)
         return copied
 

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fingerprintOf } from '../checkpoint/index.ts';
+import { t } from '../l10n/text.ts';
 import type { Benchmark } from '../protocol/types.ts';
 import { isBenchmark } from '../protocol/validate.js';
 import { isMissing, messageOf, parseJson } from '../runs/files.ts';
@@ -41,9 +42,9 @@ export async function readBenchmark(file: string): Promise<{ readonly benchmark?
   const name = path.basename(file);
   try {
     const found = parseJson(await readFile(file, 'utf8'), name, isBenchmark);
-    return 'value' in found ? { benchmark: found.value } : { problem: `${found.problem}. Benchmark the models again, into another file.` };
+    return 'value' in found ? { benchmark: found.value } : { problem: t('{0}. Benchmark the models again, into another file.', found.problem) };
   } catch (error) {
-    return isMissing(error) ? {} : { problem: `${name} cannot be read: ${messageOf(error)}` };
+    return isMissing(error) ? {} : { problem: t('{0} cannot be read: {1}', name, messageOf(error)) };
   }
 }
 
@@ -54,9 +55,9 @@ export async function changedModels(file: string, { models = [] }: Benchmark): P
       const folder = path.resolve(path.dirname(file), model.path);
       const now = await fingerprintOf(folder).catch(() => undefined);
       if (now === undefined) {
-        return [`${model.name} is not at ${model.path} any more.`];
+        return [t('{0} is not at {1} any more.', model.name, model.path)];
       }
-      return now === model.fingerprint ? [] : [`${model.name} has changed since it was measured: these figures are of what it was. Benchmark it again.`];
+      return now === model.fingerprint ? [] : [t('{0} has changed since it was measured: these figures are of what it was. Benchmark it again.', model.name)];
     }),
   );
   return notes.flat();

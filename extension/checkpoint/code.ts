@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import { isMissing, messageOf } from '../runs/files.ts';
 import { CheckpointError } from './errors.ts';
 import type { Model } from './types.ts';
@@ -16,7 +17,7 @@ const OWN_MODEL_TYPE = 'bondwise_mpo';
  */
 export async function pythonFiles(folder: string): Promise<readonly string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch((error: unknown) => {
-    throw new CheckpointError(folder, `${folder} cannot be read: ${messageOf(error)}.`, 'Check that the folder is there and that you may read it.');
+    throw new CheckpointError(folder, t('{0} cannot be read: {1}.', folder, messageOf(error)), t('Check that the folder is there and that you may read it.'));
   });
   const files = entries.filter(entry => entry.name.endsWith('.py') && !entry.isDirectory());
   return files.map(entry => path.relative(folder, path.join(entry.parentPath, entry.name))).sort();

@@ -1,6 +1,7 @@
 /** What config.json says, as far as it concerns the tree. It may say anything: every field is checked before it is believed. */
 import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import type { Lineage, MPOSection } from '../protocol/types.ts';
 import { isLineage, isMPOSection } from '../protocol/validate.js';
 import { CheckpointError } from './errors.ts';
@@ -33,15 +34,15 @@ export async function readConfig(folder: string): Promise<Config | undefined> {
 
 /** The pure part of `readConfig`. */
 export function parseConfig(value: unknown, file: string): Config {
-  if (!isFields(value)) throw new CheckpointError(file, `${file} is not a JSON object.`, 'Get config.json again from where the model came from.');
+  if (!isFields(value)) throw new CheckpointError(file, t('{0} is not a JSON object.', file), t('Get config.json again from where the model came from.'));
   const mpo = value.mpo ?? undefined;
   if (mpo !== undefined && !isMPOSection(mpo)) {
     const [first] = isMPOSection.errors ?? [];
     const where = first ? ` (mpo${first.instancePath} ${first.message ?? ''})` : '';
     if (isFields(mpo) && mpo.version === 1) {
-      throw new CheckpointError(file, `${file} was written by an earlier version of Bondwise, which stored cores in another form.`, 'Compress the model again from the original.');
+      throw new CheckpointError(file, t('{0} was written by an earlier version of Bondwise, which stored cores in another form.', file), t('Compress the model again from the original.'));
     }
-    throw new CheckpointError(file, `${file}: the section mpo is not one that this version reads${where}.`, 'Update Bondwise, or compress the model again.');
+    throw new CheckpointError(file, t('{0}: the section mpo is not one that this version reads{1}.', file, where), t('Update Bondwise, or compress the model again.'));
   }
   const modelType = text(value.model_type);
   return {
@@ -67,22 +68,22 @@ async function readJson(file: string): Promise<unknown> {
   let content: string;
   try {
     const found = await stat(file);
-    if (!found.isFile()) throw new CheckpointError(file, `${file} is not a regular file.`, 'Put a regular file in its place.');
+    if (!found.isFile()) throw new CheckpointError(file, t('{0} is not a regular file.', file), t('Put a regular file in its place.'));
     if (found.size > MAX_CONFIG_BYTES) {
-      throw new CheckpointError(file, `${file} has ${found.size} bytes, more than the ${MAX_CONFIG_BYTES} that are read.`, 'Get the file again.');
+      throw new CheckpointError(file, t('{0} has {1} bytes, more than the {2} that are read.', file, found.size, MAX_CONFIG_BYTES), t('Get the file again.'));
     }
     content = await readFile(file, 'utf8');
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
     const reason = error instanceof Error ? error.message : String(error);
-    throw new CheckpointError(file, `${file} cannot be read: ${reason}.`, 'Check the permissions of the file.');
+    throw new CheckpointError(file, t('{0} cannot be read: {1}.', file, reason), t('Check the permissions of the file.'));
   }
   try {
     return JSON.parse(content);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new CheckpointError(file, `${file} is not JSON: ${reason}.`, 'Get the file again from where the model came from.');
+    throw new CheckpointError(file, t('{0} is not JSON: {1}.', file, reason), t('Get the file again from where the model came from.'));
   }
 }
 

@@ -1,6 +1,7 @@
 /** Errors of checkpoints, as something a view can show. */
 import path from 'node:path';
 import { SafetensorsError } from 'safetensors-ts';
+import { t } from '../l10n/text.ts';
 
 export class CheckpointError extends Error {
   /** The file or folder it is about. */
@@ -27,7 +28,7 @@ export function problemOf(error: unknown, folder: string): CheckpointProblem {
     return { file: error.file, message: error.message, remedy: error.remedy };
   }
   const reason = error instanceof Error ? error.message : String(error);
-  return { file: folder, message: `${folder} cannot be read: ${reason}`, remedy: 'Check that the folder is there and that you may read it.' };
+  return { file: folder, message: t('{0} cannot be read: {1}', folder, reason), remedy: t('Check that the folder is there and that you may read it.') };
 }
 
 /** What is wrong with the model in `folder`, for a row that names the folder and is cut by a narrow view: `is truncated: … (model.safetensors)`. */

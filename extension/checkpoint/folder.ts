@@ -1,6 +1,7 @@
 /** Which folders hold models, and what is wrong with those that do not. */
 import { readdir, realpath } from 'node:fs/promises';
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import { CheckpointError } from './errors.ts';
 import { readConfig } from './config.ts';
 
@@ -9,10 +10,8 @@ const DEEPEST = 8;
 const MOST_FOLDERS = 20_000;
 /** Besides hidden folders, which also hold models that are still being written. */
 const SKIPPED: ReadonlySet<string> = new Set(['node_modules', '__pycache__', 'site-packages']);
-const CONVERT =
-  "Convert it once, where you trust it: python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('OLD', " +
-  "dtype='auto').save_pretrained('NEW')\", then copy the tokenizer files. A .bin file is a pickle: opening it can run code, so Bondwise " +
-  'does not.';
+const convert = (): string =>
+  t('Convert it once, where you trust it: python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained(\'OLD\', dtype=\'auto\').save_pretrained(\'NEW\')", then copy the tokenizer files. A .bin file is a pickle: opening it can run code, so Bondwise does not.');
 
 export interface FolderKind {
   /** What its weights are in. */
@@ -31,7 +30,7 @@ export async function classifyFolder(folder: string): Promise<FolderKind> {
     names = (await readdir(folder)).sort();
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    const unreadable = new CheckpointError(folder, `${folder} cannot be read: ${reason}.`, 'Check that it is a folder and that you may read it.');
+    const unreadable = new CheckpointError(folder, t('{0} cannot be read: {1}.', folder, reason), t('Check that it is a folder and that you may read it.'));
     return { weights: 'none', config: false, needsCode: false, error: unreadable };
   }
   const config = names.includes('config.json');
@@ -90,22 +89,22 @@ function weightsOf(names: readonly string[]): FolderKind['weights'] {
 
 function withoutWeights(folder: string, names: readonly string[]): CheckpointError {
   const pickle = names.find((name) => PICKLE.test(name));
-  if (pickle !== undefined) return new CheckpointError(path.join(folder, pickle), `${folder} holds pickled weights (${pickle}) and no .safetensors file.`, CONVERT);
+  if (pickle !== undefined) return new CheckpointError(path.join(folder, pickle), t('{0} holds pickled weights ({1}) and no .safetensors file.', folder, pickle), convert());
   const gguf = names.find((name) => name.endsWith('.gguf'));
   if (gguf !== undefined) {
     return new CheckpointError(
       path.join(folder, gguf),
-      `${folder} holds ${gguf}, a GGUF file, and no .safetensors file.`,
-      "Get the model's Hugging Face folder, or convert it: AutoModelForCausalLM.from_pretrained(…, gguf_file=…).save_pretrained(…).",
+      t('{0} holds {1}, a GGUF file, and no .safetensors file.', folder, gguf),
+      t('Get the model\'s Hugging Face folder, or convert it: AutoModelForCausalLM.from_pretrained(…, gguf_file=…).save_pretrained(…).'),
     );
   }
-  return new CheckpointError(folder, `${folder} holds no .safetensors file.`, 'Choose the folder that holds config.json and the .safetensors files.');
+  return new CheckpointError(folder, t('{0} holds no .safetensors file.', folder), t('Choose the folder that holds config.json and the .safetensors files.'));
 }
 
 function adapter(folder: string): CheckpointError {
   return new CheckpointError(
     path.join(folder, 'adapter_config.json'),
-    `${folder} holds an adapter (adapter_config.json), which changes the weights on loading.`,
-    "Merge it first: peft's merge_and_unload(), then save_pretrained() into a new folder.",
+    t('{0} holds an adapter (adapter_config.json), which changes the weights on loading.', folder),
+    t('Merge it first: peft\'s merge_and_unload(), then save_pretrained() into a new folder.'),
   );
 }

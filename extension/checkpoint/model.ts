@@ -1,6 +1,7 @@
 /** A folder on disk → Model → Block → Layer, from headers, names and config.json alone: no Python, no weights. */
 import path from 'node:path';
 import { openCheckpoint, Pace, type TensorEntry } from 'safetensors-ts';
+import { t } from '../l10n/text.ts';
 import type { ErrorInfo } from '../protocol/types.ts';
 import { readConfig, readLineage } from './config.ts';
 import { requireReadable } from './folder.ts';
@@ -28,8 +29,8 @@ export async function openModel(folder: string, signal?: AbortSignal): Promise<M
   const other = await groupOthers(found.outside, pace, signal);
   const problems: ErrorInfo[] = checkpoint.problems.map(({ message, remedy }) => ({ message, remedy }));
   if (!config) {
-    const remedy = 'It can be looked at, not compressed: copy the config.json of the model into the folder.';
-    problems.push({ message: `${root} has no config.json.`, remedy });
+    const remedy = t('It can be looked at, not compressed: copy the config.json of the model into the folder.');
+    problems.push({ message: t('{0} has no config.json.', root), remedy });
   }
   return {
     folder: root,

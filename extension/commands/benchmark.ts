@@ -5,12 +5,13 @@ import { BENCHMARK_SUFFIX, benchmarkOutputOf, readBenchmark } from '../benchmark
 import type { Model } from '../checkpoint/index.ts';
 import { runEngine } from '../engine/command.ts';
 import { isTaskList } from '../protocol/validate.js';
-import type { BenchmarkOptions, RunRequest, TaskList } from '../protocol/types.ts';
+import type { BenchmarkOptions, BenchmarkRequest, RunRequest, TaskList } from '../protocol/types.ts';
+import { withChanges } from '../runs/changes.ts';
 import type { RunStore } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { isTreeNode, modelOf } from '../views/modelNodes.ts';
 import { RunNode } from '../views/runsTree.ts';
-import { askBenchmark, type BenchmarkChoices } from './benchmarkSteps.ts';
+import { askBenchmark, type BenchmarkChoices, type Part, PARTS } from './benchmarkSteps.ts';
 import { withConsent } from './consent.ts';
 import type { EngineCommands } from './engine.ts';
 import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
@@ -43,12 +44,44 @@ export async function benchmarkModels(parts: BenchmarkParts, [clicked, selected]
   // Asked for while the first questions are answered; it takes seconds.
   const tasks = runEngine(environment, ['tasks'], isTaskList).catch((): TaskList => ({ tasks: [] }));
   const first = all.find(model => named.has(model.folder)) ?? all[0];
-  const choices = await askBenchmark({ models: all, checked: all.filter(({ folder }) => named.has(folder) || known.has(folder)), tasks, scope: vscode.Uri.file(first?.folder ?? '') });
-  if (!choices) {
+  const checked = all.filter(({ folder }) => named.has(folder) || known.has(folder));
+  const choices = await askBenchmark({ models: all, checked, tasks, scope: vscode.Uri.file(first?.folder ?? '') });
+  if (choices) {
+    await start(parts, choices, benchmarkRequest(choices, report ?? reportFile(choices.models)));
+  }
+}
+
+/** The questions again, with the answers of an earlier run. */
+export async function benchmarkAgain(parts: BenchmarkParts, folders: readonly string[], before: BenchmarkRequest): Promise<void> {
+  await parts.models.ready();
+  for (const folder of folders) {
+    await parts.models.add(folder);
+  }
+  const environment = await parts.engine.require();
+  if (!environment) {
     return;
   }
-  const output = report ?? reportFile(choices.models);
-  let request: RunRequest | undefined = benchmarkRequest(choices, output);
+  const { tasks: names, limit, shots, datasets, perplexity, prompts = [''], footprint = true, speed = true, training = true, chat = false, output } = before.options;
+  const asked: Readonly<Record<Part, boolean>> = { perplexity: perplexity !== null, samples: prompts.length > 0, footprint, speed, training };
+  const proposed: Partial<BenchmarkChoices> = {
+    limit: limit === undefined ? 100 : (limit ?? undefined),
+    shots: shots ?? undefined,
+    datasets: datasets ?? undefined,
+    parts: new Set(PARTS.filter(part => asked[part])),
+    chat,
+    ...(names && { tasks: names }),
+  };
+  const all = parts.models.entries.flatMap(({ model }) => (model ? [model] : []));
+  const tasks = runEngine(environment, ['tasks'], isTaskList).catch((): TaskList => ({ tasks: [] }));
+  const choices = await askBenchmark({ models: all, checked: all.filter(({ folder }) => folders.includes(folder)), tasks, scope: vscode.Uri.file(folders[0] ?? ''), proposed });
+  if (choices) {
+    await start(parts, choices, withChanges(before, benchmarkRequest(choices, output)));
+  }
+}
+
+async function start(parts: BenchmarkParts, choices: BenchmarkChoices, asked: BenchmarkRequest): Promise<void> {
+  const { output } = asked.options;
+  let request: RunRequest | undefined = asked;
   for (const model of choices.models) {
     request = request && (await withConsent(parts.context, model, request));
   }
@@ -69,7 +102,7 @@ export async function showBenchmark(showReport: BenchmarkParts['showReport'], [c
 }
 
 /** What is asked of the engine. */
-export function benchmarkRequest({ models, tasks, limit, shots, datasets, parts, chat }: BenchmarkChoices, output: string): RunRequest {
+export function benchmarkRequest({ models, tasks, limit, shots, datasets, parts, chat }: BenchmarkChoices, output: string): BenchmarkRequest {
   const [first, ...more] = models.map(model => model.folder);
   const scope = vscode.Uri.file(first ?? output);
   const { data, length, sequences, prompt } = evaluateOptions(scope);
@@ -95,7 +128,7 @@ export function benchmarkRequest({ models, tasks, limit, shots, datasets, parts,
 }
 
 /** Beside the first model, named by it; the engine adds to a report that is there. */
-function reportFile(models: readonly Model[]): string {
+export function reportFile(models: readonly Model[]): string {
   const original = models.find(model => !model.lineage) ?? models[0];
   const folder = original?.folder ?? '';
   const parent = path.dirname(folder);

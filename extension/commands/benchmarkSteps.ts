@@ -7,7 +7,8 @@ import { formatBytes, formatParameters } from '../runs/format.ts';
 import { oneLine, shortPath } from '../views/text.ts';
 import { askAll, askText, type Answer, BACK, OTHER, pickMany, pickOne, type Position, type Step, taken } from './quickInput.ts';
 
-export type Part = 'perplexity' | 'samples' | 'footprint' | 'speed' | 'training';
+export const PARTS = ['perplexity', 'samples', 'footprint', 'speed', 'training'] as const;
+export type Part = (typeof PARTS)[number];
 
 export interface BenchmarkChoices {
   readonly models: readonly Model[];
@@ -27,6 +28,8 @@ export interface BenchmarkQuestions {
   readonly checked: readonly Model[];
   readonly tasks: Promise<TaskList>;
   readonly scope: vscode.Uri;
+  /** The answers of an earlier run. */
+  readonly proposed?: Partial<BenchmarkChoices>;
 }
 
 /** Those of the paper's second table. */
@@ -36,14 +39,14 @@ const USUAL_TASKS: readonly string[] = ['arc_easy', 'arc_challenge', 'piqa', 'wi
 const LIMITS: readonly number[] = [20, 50, 100, 500];
 
 /** @returns undefined when the user gave up. */
-export async function askBenchmark({ models, checked, tasks, scope }: BenchmarkQuestions): Promise<BenchmarkChoices | undefined> {
+export async function askBenchmark({ models, checked, tasks, scope, proposed }: BenchmarkQuestions): Promise<BenchmarkChoices | undefined> {
   const settings = vscode.workspace.getConfiguration('bondwise.benchmark', scope);
-  let datasets = folderOf(settings.get<string>('datasets', ''), scope);
+  let datasets = proposed ? proposed.datasets : datasetsFolder(scope);
   let chosen = checked.length > 0 ? checked : models;
-  let names: readonly string[] = settings.get<readonly string[]>('tasks', PAPER_TASKS);
-  let limit: number | undefined = 100;
-  let shots: number | undefined;
-  let parts: ReadonlySet<Part> = new Set<Part>(['perplexity', 'samples', 'footprint', 'speed', 'training']);
+  let names = proposed?.tasks ?? settings.get<readonly string[]>('tasks', PAPER_TASKS);
+  let limit = proposed ? proposed.limit : 100;
+  let shots = proposed?.shots;
+  let parts: ReadonlySet<Part> = proposed?.parts ?? new Set(PARTS);
   const titled = (position: Pick<Position, 'step' | 'totalSteps'>): Position => ({ ...position, title: vscode.l10n.t('Benchmark') });
   const which: Step = async position => taken(await pickModels(models, chosen, titled(position)), answer => (chosen = answer));
   const by: Step = async position => taken(await pickTasks(await tasks, names, titled(position)), answer => (names = answer));
@@ -52,7 +55,7 @@ export async function askBenchmark({ models, checked, tasks, scope }: BenchmarkQ
   const from: Step = async position => taken(await pickData(datasets, titled(position)), answer => (datasets = answer.datasets));
   const what: Step = async position => taken(await pickParts(parts, titled(position)), answer => (parts = answer));
   const answered = await askAll(() => [which, by, ...(names.length > 0 ? [many, before, from] : []), what]);
-  return answered ? { models: chosen, tasks: names, limit, shots, datasets, parts, chat: settings.get<boolean>('chatTemplate', false) } : undefined;
+  return answered ? { models: chosen, tasks: names, limit, shots, datasets, parts, chat: proposed?.chat ?? settings.get<boolean>('chatTemplate', false) } : undefined;
 }
 
 interface Item<T> extends vscode.QuickPickItem {
@@ -188,9 +191,9 @@ async function pickParts(parts: ReadonlySet<Part>, position: Position): Promise<
   return answer === undefined || answer === BACK ? answer : new Set(answer.map(({ value }) => value));
 }
 
-/** A folder of the settings, relative to the workspace folder; undefined for none. */
-function folderOf(setting: string, scope: vscode.Uri): string | undefined {
-  const text = setting.trim();
+/** The folder of data sets in the settings, where one is named; it may be relative to the workspace folder. */
+export function datasetsFolder(scope: vscode.Uri): string | undefined {
+  const text = vscode.workspace.getConfiguration('bondwise.benchmark', scope).get<string>('datasets', '').trim();
   if (text === '') {
     return undefined;
   }

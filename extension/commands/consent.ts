@@ -15,13 +15,28 @@ const SHOWN = 5;
 export type ConsentContext = Pick<vscode.ExtensionContext, 'workspaceState' | 'extensionPath'>;
 
 /** The request with what the user allows of the model's code; undefined where that is refused. Most models need no answer. */
-export async function withConsent(context: ConsentContext, model: Pick<Model, 'folder' | 'modelType' | 'needsCode'>, request: RunRequest): Promise<RunRequest | undefined> {
+export async function withConsent(context: ConsentContext, model: CodeModel, request: RunRequest): Promise<RunRequest | undefined> {
+  const consent = await codeConsent(context, model);
+  if (consent === 'refused') {
+    return undefined;
+  }
+  return consent === 'none' ? request : { ...request, allow_code: true, code: { ...request.code, [model.folder]: consent.hash } };
+}
+
+type CodeModel = Pick<Model, 'folder' | 'modelType' | 'needsCode'>;
+
+/** `none`: the model brings no code that would have to run; else the hash of the code that may. */
+export type Consent = 'none' | 'refused' | { readonly hash: string };
+
+/** Whether the model's own code may run; asks where that is not known. */
+export async function codeConsent(context: ConsentContext, model: CodeModel): Promise<Consent> {
   const isOther = await hasOtherModule(model, path.join(context.extensionPath, 'engine', 'bondwise'));
   if (!model.needsCode && !isOther) {
-    return request;
+    return 'none';
   }
   const why = isOther ? [vscode.l10n.t('Its {0} is not the one of this version of Bondwise: it was changed, or made by another version.', OWN_MODULE)] : [];
-  return (await mayRunCode(context, model.folder, why)) ? { ...request, allow_code: true } : undefined;
+  const hash = await allowedCode(context, model.folder, why);
+  return hash === undefined ? 'refused' : { hash };
 }
 
 /**
@@ -30,30 +45,33 @@ export async function withConsent(context: ConsentContext, model: Pick<Model, 'f
  */
 export async function mayRunAgain(context: ConsentContext, run: Pick<Run, 'directory' | 'request'>): Promise<boolean> {
   for (const folder of codeFolders(run)) {
-    if (!(await mayRunCode(context, folder, []))) {
+    if ((await allowedCode(context, folder, [])) === undefined) {
       return false;
     }
   }
   return true;
 }
 
-/** Asks once for each state of a folder's code, and keeps the answer only when it is yes. */
-async function mayRunCode(context: ConsentContext, folder: string, why: readonly string[]): Promise<boolean> {
+/**
+ * Asks once for each state of a folder's code, and keeps the answer only when it is yes.
+ * @returns the hash of what may run, which the engine holds the folder to; undefined where nothing may.
+ */
+async function allowedCode(context: ConsentContext, folder: string, why: readonly string[]): Promise<string | undefined> {
   const allowed = () => context.workspaceState.get<Readonly<Record<string, string>>>(ALLOWED, {});
   const before = allowed()[folder];
   const hash = await codeHash(folder);
   if (before === hash) {
-    return true;
+    return hash;
   }
   const changed = before === undefined ? [] : [vscode.l10n.t('Its Python files have changed since you allowed them.')];
   if (!(await ask(folder, [...changed, ...why]))) {
-    return false;
+    return undefined;
   }
   if ((await codeHash(folder)) !== hash) {
     throw new Error(vscode.l10n.t('The Python files in {0} changed while you were asked. Read them again, then allow them.', folder));
   }
   await context.workspaceState.update(ALLOWED, { ...allowed(), [folder]: hash });
-  return true;
+  return hash;
 }
 
 /** The button that the Enter key presses only shows the code; then the question stays beside it. */

@@ -57,6 +57,7 @@ export class EngineCommands implements vscode.Disposable {
 
   /** The environment; where there is none, offers to set it up. @returns undefined when the user declined. */
   async require(): Promise<Environment | undefined> {
+    refuseWindows();
     const found = await this.find();
     if (found.python !== undefined) {
       return found;
@@ -72,6 +73,7 @@ export class EngineCommands implements vscode.Disposable {
 
   /** “Set Up Engine”: makes what is missing; repairs what is there. */
   async setUp(): Promise<void> {
+    refuseWindows();
     const found = await findEnvironment({ engineDir: this.#directory });
     const present = found.python !== undefined && found.source === 'bondwise';
     const made = await this.#askAndSetUp(present, present ? vscode.l10n.t('The engine is set up already. Repair makes its environment anew.') : vscode.l10n.t('Set up Bondwise’s engine?'));
@@ -198,4 +200,11 @@ interface PythonApi {
     getActiveEnvironmentPath(resource?: vscode.Uri): { readonly path: string };
     resolveEnvironment(environment: { readonly path: string }): Promise<{ readonly executable: { readonly uri?: vscode.Uri } } | undefined>;
   };
+}
+
+/** The engine locks files and folders as POSIX systems do. @throws on Windows itself; WSL is Linux. */
+function refuseWindows(): void {
+  if (process.platform === 'win32') {
+    throw new Error(vscode.l10n.t('Bondwise’s engine runs on Linux and macOS. On Windows open this folder in WSL, or on another machine over Remote-SSH: models can be looked at here, runs need one of those.'));
+  }
 }

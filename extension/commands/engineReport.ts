@@ -49,7 +49,7 @@ function wrapped(line: string): string {
 }
 
 function title(): string {
-  return vscode.l10n.t('Bondwise engine check, {0}', new Date().toLocaleString());
+  return vscode.l10n.t('Bondwise engine check, {0}', new Date().toLocaleString(vscode.env.language));
 }
 
 function sourceText(source: Source): string {

@@ -1,7 +1,7 @@
-/** “Export…”: a compressed model as its base architecture, for tools that know no other. */
+/** “Export…”: a compressed or quantized model as its base architecture, for tools that know no other. */
 import path from 'node:path';
 import * as vscode from 'vscode';
-import type { Model } from '../checkpoint/index.ts';
+import { type Model, openModel } from '../checkpoint/index.ts';
 import type { RunRequest } from '../protocol/types.ts';
 import { formatBytes } from '../runs/format.ts';
 import { isTreeNode, modelOf } from '../views/modelNodes.ts';
@@ -16,9 +16,10 @@ import { checkOutput } from './tensorizeSteps.ts';
 export async function exportModel(parts: TensorizeParts, [clicked]: readonly unknown[]): Promise<void> {
   await parts.models.ready();
   const compressed = parts.models.entries.flatMap(({ model }) => (model?.lineage ? [model] : []));
-  let model: Model | undefined = isTreeNode(clicked) ? modelOf(clicked).entry.model : compressed.length === 1 ? compressed[0] : undefined;
-  if (compressed.length === 0 || (model && !model.lineage)) {
-    throw new Error(vscode.l10n.t('Only a compressed model can be exported: others are what other tools load already.'));
+  const named = typeof clicked === 'string' ? clicked : undefined;
+  let model: Model | undefined = isTreeNode(clicked) ? modelOf(clicked).entry.model : named !== undefined ? (parts.models.get(named)?.model ?? (await openModel(named))) : compressed.length === 1 ? compressed[0] : undefined;
+  if ((compressed.length === 0 && !model) || (model && !model.lineage)) {
+    throw new Error(vscode.l10n.t('Only a compressed or quantized model can be exported: others are what other tools load already.'));
   }
   const ask = model === undefined;
   let name = '';
@@ -55,6 +56,8 @@ function denseItem(model: Model | undefined): vscode.QuickPickItem {
   return {
     label: vscode.l10n.t('Dense weights, base architecture'),
     description: model ? vscode.l10n.t('from {0}', formatBytes(model.bytes)) : '',
-    detail: vscode.l10n.t('For GGUF converters, vLLM and whatever loads the base model. The accuracy of the compressed model, the size of the original.'),
+    detail: model?.lineage?.quantization
+      ? vscode.l10n.t('For GGUF converters, vLLM: this model’s accuracy, its bits written out, full size.')
+      : vscode.l10n.t('For GGUF converters, vLLM: this model’s accuracy at the size of the original.'),
   };
 }

@@ -4,17 +4,19 @@ import * as vscode from 'vscode';
 import { type Model, openModel } from '../checkpoint/index.ts';
 import { doctor } from '../engine/command.ts';
 import type { Environment } from '../engine/find.ts';
-import { budgetText, guessedSpeed, type Load, proposeSteps, scaledSpeed } from '../plan/healing.ts';
-import type { RunRequest } from '../protocol/types.ts';
+import { budgetText, guessedSpeed, type HealBudget, type Load, proposeSteps, scaledSpeed } from '../plan/healing.ts';
+import type { HealRequest, RunRequest } from '../protocol/types.ts';
+import { withChanges } from '../runs/changes.ts';
 import { compressedBy, type Run } from '../runs/run.ts';
 import { isTreeNode, modelOf } from '../views/modelNodes.ts';
 import { oneLine } from '../views/text.ts';
 import { RunNode } from '../views/runsTree.ts';
+import { BUILTIN } from './calibrationText.ts';
 import { withConsent } from './consent.ts';
-import { askHeal, coresOf, type Hardware, type HealChoices, originalOf } from './healSteps.ts';
+import { askHeal, trainedOf, type Hardware, type HealChoices, originalOf } from './healSteps.ts';
 import { pickModel } from './pickLayers.ts';
 import { askAll, taken } from './quickInput.ts';
-import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
+import { evaluateOptions, isAsked, requestBase, runRootFor, startRun } from './startRun.ts';
 import type { TensorizeParts } from './tensorize.ts';
 
 export interface HealParts extends TensorizeParts {
@@ -25,14 +27,37 @@ export interface HealParts extends TensorizeParts {
 export async function heal(parts: HealParts, [clicked]: readonly unknown[]): Promise<void> {
   const folder = folderOf(clicked);
   const model = folder === undefined ? await askModel(parts) : await compressedModel(parts, folder);
-  const environment = model && (await parts.engine.require());
+  if (model) {
+    await askAndStart(parts, model);
+  }
+}
+
+/** The questions again, with the answers of an earlier run. */
+export async function healAgain(parts: HealParts, folder: string, before: HealRequest): Promise<void> {
+  const { data = [{ data: BUILTIN }], distill = 0.5, minutes, tokens, epochs, teacher, evaluate } = before.options;
+  const budget: HealBudget = typeof minutes === 'number' ? { minutes } : typeof tokens === 'number' ? { tokens } : { epochs: epochs ?? 1 };
+  const proposed: Partial<HealChoices> = {
+    data,
+    distill,
+    budget,
+    processes: before.processes ?? 1,
+    measure: isAsked(evaluate),
+    ...(typeof teacher === 'string' && { original: teacher }),
+    ...(before.device !== undefined && before.device !== 'auto' && { device: before.device }),
+  };
+  await askAndStart(parts, await compressedModel(parts, folder), before, proposed);
+}
+
+async function askAndStart(parts: HealParts, model: Model, before?: HealRequest, proposed?: Partial<HealChoices>): Promise<void> {
+  const environment = await parts.engine.require();
   if (!environment) {
     return;
   }
   const hardware = await vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: vscode.l10n.t('Looking at the hardware') }, () => hardwareOf(environment));
   const speed = (load: Load) => earlierSpeed(parts.runs.runs, load);
-  const choices = await askHeal({ model, hardware, speed });
-  const request = choices && (await allowed(parts, model, choices, healRequest(model, choices, hardware, speed)));
+  const choices = await askHeal({ model, hardware, speed, ...(proposed && { proposed }) });
+  const asked = choices && healRequest(model, choices, hardware, speed);
+  const request = asked && (await allowed(parts, model, choices, before ? withChanges(before, asked) : asked));
   const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(model.folder, parts.storage), request));
   if (directory !== undefined) {
     await parts.showRun(directory);
@@ -41,7 +66,7 @@ export async function heal(parts: HealParts, [clicked]: readonly unknown[]): Pro
 }
 
 /** What is asked of the engine. */
-export function healRequest(model: Model, { data, distill, original, device, processes, budget, name, measure }: HealChoices, hardware: Hardware, speed: (load: Load) => number | undefined): RunRequest {
+export function healRequest(model: Model, { data, distill, original, device, processes, budget, name, measure }: HealChoices, hardware: Hardware, speed: (load: Load) => number | undefined): HealRequest {
   const scope = vscode.Uri.file(model.folder);
   const base = requestBase(vscode.l10n.t('Heal {0}, {1}', oneLine(model.name, 60), budgetText(budget)), scope);
   const machine = { device: device ?? (base.device === 'auto' ? hardware.device : base.device), cores: hardware.cores };
@@ -101,15 +126,15 @@ function folderOf(clicked: unknown): string | undefined {
 export async function compressedModel({ models }: Pick<TensorizeParts, 'models'>, folder: string): Promise<Model> {
   await models.ready();
   const model = models.get(folder)?.model ?? (await openModel(folder));
-  if (!model.lineage || coresOf(model) === 0) {
-    throw new Error(vscode.l10n.t('{0} is not compressed: there is nothing to heal. Tensorize layers of it first.', model.name));
+  if (!model.lineage || trainedOf(model) === 0) {
+    throw new Error(vscode.l10n.t('{0} has nothing that heals. Tensorize layers of it first, or quantize them to compensated bits.', model.name));
   }
   return model;
 }
 
 async function askModel({ models }: HealParts): Promise<Model | undefined> {
   await models.ready();
-  const offered = models.entries.flatMap(({ model }) => (model && originalOf(model) !== undefined && coresOf(model) > 0 ? [model] : []));
+  const offered = models.entries.flatMap(({ model }) => (model && originalOf(model) !== undefined && trainedOf(model) > 0 ? [model] : []));
   const [only] = offered;
   if (!only) {
     throw new Error(vscode.l10n.t('There is no compressed model in this window. Make one with “Bondwise: Tensorize…”.'));

@@ -34,6 +34,8 @@ export interface HealQuestion {
   readonly hardware: Hardware;
   /** Tokens a second of an earlier healing, brought to this model; undefined where there was none. */
   readonly speed: (load: Load) => number | undefined;
+  /** The answers of an earlier run. */
+  readonly proposed?: Partial<HealChoices>;
 }
 
 interface Item<T> extends vscode.QuickPickItem {
@@ -42,17 +44,14 @@ interface Item<T> extends vscode.QuickPickItem {
 }
 
 /** @returns undefined when the user gave up. */
-export async function askHeal({ model, hardware, speed }: HealQuestion): Promise<HealChoices | undefined> {
+export async function askHeal({ model, hardware, speed, proposed = {} }: HealQuestion): Promise<HealChoices | undefined> {
   const titled = (position: Pick<Position, 'step' | 'totalSteps'>): Position => ({ ...position, title: vscode.l10n.t('Heal {0}', oneLine(model.name, 60)) });
   const parent = path.dirname(model.folder);
-  let sources: readonly string[] = [BUILTIN];
-  let weights: readonly number[] = [];
-  let distill = 0.5;
-  let original = originalOf(model);
-  let where: DeviceChoice = { device: undefined, processes: 1 };
-  let budget: HealBudget | undefined;
+  let sources: readonly string[] = proposed.data?.map(({ data }) => data) ?? [BUILTIN];
+  let weights: readonly number[] = proposed.data?.map(({ weight = 1 }) => weight) ?? [];
+  let { distill = 0.5, original = originalOf(model), budget, measure = true } = proposed;
+  let where: DeviceChoice = { device: proposed.device, processes: proposed.processes ?? 1 };
   let name: string | undefined;
-  let measure = true;
   const load = (): Load => ({ parameters: model.parameters, original: distill > 0 ? (model.lineage?.result?.original_parameters ?? 0) : 0 });
   const machine = (): Machine => ({ device: where.device ?? hardware.device, cores: hardware.cores });
   const what: Step = async position => taken(await pickData(vscode.Uri.file(model.folder), sources, titled(position)), answer => (sources = answer));
@@ -66,7 +65,7 @@ export async function askHeal({ model, hardware, speed }: HealQuestion): Promise
   const long: Step = async position => {
     const rate = speed(load()) ?? guessedSpeed(load(), machine());
     const placeholder = vscode.l10n.t('How long: choose, or type minutes (45), tokens (2M tokens) or epochs (2 epochs)');
-    return taken(await pickOne({ position: titled(position), placeholder, items: text => budgetItems(text, rate), isAnswer: ({ value }) => value !== undefined }), ({ value }) => (budget = value));
+    return taken(await pickOne({ position: titled(position), placeholder, items: text => budgetItems(text, rate), ...(budget && { text: budgetText(budget) }), isAnswer: ({ value }) => value !== undefined }), ({ value }) => (budget = value));
   };
   const called: Step = async position => {
     const look = () => measureLook(parent, measure, needsText(model, load(), hardware, machine()));
@@ -274,16 +273,26 @@ export function healedName({ name, folder }: Pick<Model, 'name' | 'folder'>, isT
 }
 
 function needsText(model: Model, load: Load, { devices }: Hardware, machine: Machine): string {
-  const trained = coresOf(model);
+  const trained = trainedOf(model);
   const free = (devices.find(({ device }) => device === machine.device) ?? devices[0])?.memory;
   const memory = formatBytes(leastMemory(load, trained, machine));
   const room = free === undefined ? vscode.l10n.t('{0} of memory and what a sequence takes', memory) : vscode.l10n.t('{0} of memory and what a sequence takes; {1} are free', memory, formatBytes(free));
   return vscode.l10n.t('Trains {0} of {1} parameters, needs {2}.', formatParameters(trained), formatParameters(model.parameters), room);
 }
 
-/** Parameters of the cores: what trains. */
-export function coresOf({ blocks }: Pick<Model, 'blocks'>): number {
-  return blocks.flatMap(block => block.layers).reduce((sum, layer) => sum + (layer.state === 'mpo' ? layer.parameters : 0), 0);
+/** Rank of what trains beside a layer in packed bits that has nothing there yet: the engine's. */
+const CORRECTION = 16;
+
+/** Parameters of what trains: the cores, and two thin matrices beside each layer in packed bits. */
+export function trainedOf({ blocks }: Pick<Model, 'blocks'>): number {
+  return blocks.flatMap(block => block.layers).reduce((sum, { state, parameters, scheme = '', shape }) => {
+    if (state !== 'quantized') {
+      return sum + (state === 'mpo' ? parameters : 0);
+    }
+    const packed = /^\d-bit(?: \+ rank (?<beside>\d+))?$|^rank (?<alone>\d+), \d+-bit$/.exec(scheme);
+    const rank = Number(packed?.groups?.beside ?? packed?.groups?.alone ?? CORRECTION);
+    return packed ? sum + Math.min(rank, ...shape) * shape.reduce((one, other) => one + other, 0) : sum;
+  }, 0);
 }
 
 async function pickItem<T>(position: Position, placeholder: string, items: readonly Item<T>[], isProposed: (item: Item<T>) => boolean): Promise<Answer<T>> {

@@ -2,6 +2,7 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { engineArguments, engineVariables, type Environment } from '../engine/find.ts';
+import { portablePath } from '../plan/paths.ts';
 import { PLAN_SUFFIX } from '../plan/planFile.ts';
 import { oneLine } from '../views/text.ts';
 import type { EngineCommands } from './engine.ts';
@@ -28,7 +29,7 @@ export function planTasks(engine: EngineCommands): vscode.Disposable {
       const files = environment ? await vscode.workspace.findFiles(`**/*${PLAN_SUFFIX}`, '**/{node_modules,.bondwise,.git}/**', MOST) : [];
       return files.flatMap(file => {
         const folder = vscode.workspace.getWorkspaceFolder(file);
-        return environment && folder ? [taskOf({ type: TASK_TYPE, plan: path.relative(folder.uri.fsPath, file.fsPath).split(path.sep).join('/') }, folder, environment)] : [];
+        return environment && folder ? [taskOf({ type: TASK_TYPE, plan: portablePath(folder.uri.fsPath, file.fsPath) }, folder, environment)] : [];
       });
     },
     resolveTask: async ({ definition, scope }) => {

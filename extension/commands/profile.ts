@@ -2,14 +2,17 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import type { Model } from '../checkpoint/index.ts';
+import { selectLayers } from '../plan/selectors.ts';
 import { profileFile } from '../profile/matching.ts';
-import { sizesText } from '../profile/sizes.ts';
-import type { ProfileOptions, RunRequest, Sensitivity } from '../protocol/types.ts';
+import { type ProfileSizes, sizesText } from '../profile/sizes.ts';
+import type { ProfileOptions, ProfileRequest, Sensitivity } from '../protocol/types.ts';
+import { withChanges } from '../runs/changes.ts';
 import type { RunStore } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
 import { canTensorize } from '../views/modelNodes.ts';
 import type { ProfileEntry, ProfileList } from '../views/profileList.ts';
 import { oneLine } from '../views/text.ts';
+import { BUILTIN } from './calibrationText.ts';
 import { withConsent } from './consent.ts';
 import type { EngineCommands } from './engine.ts';
 import { pickModel } from './pickLayers.ts';
@@ -40,15 +43,37 @@ export async function profileSensitivity(parts: ProfileParts, args: readonly unk
   if (!chosen) {
     return;
   }
+  await askAndStart(parts, chosen, { askLayers: !named, addTo });
+}
+
+/** The questions again, with the answers of an earlier run. */
+export async function profileAgain(parts: ProfileParts, model: Model, before: ProfileRequest): Promise<void> {
+  const { layers: patterns = ['*'], exclude = [], mode = 'measured', keep = [], chi = [], metric = 'perplexity', data = BUILTIN, sequences, length, sites = 'low-rank', output } = before.options;
+  const layers = selectLayers(model, patterns, exclude).filter(canTensorize);
+  const sizes: ProfileSizes | undefined = keep.length > 0 ? { keep } : chi.length > 0 ? { chi } : undefined;
+  const proposed = { mode, metric, data, sites, ...(sizes && { sizes }), ...(sequences !== undefined && { sequences }), ...(length !== undefined && { length }) };
+  await askAndStart(parts, { model, layers, patterns: layers.map(layer => layer.name) }, { askLayers: false, addTo: output, before, proposed });
+}
+
+interface Asked {
+  readonly askLayers: boolean;
+  /** A profile's file. */
+  readonly addTo: unknown;
+  readonly before?: ProfileRequest;
+  readonly proposed?: Partial<ProfileChoices>;
+}
+
+async function askAndStart(parts: ProfileParts, chosen: Chosen, { askLayers, addTo, before: earlier, proposed }: Asked): Promise<void> {
   const { model } = chosen;
   const known = (await parts.profiles.ofModel(model.folder)).filter(entry => entry.profile !== undefined);
   const before = known.find(({ file }) => file === addTo) ?? known[0];
-  const choices = await askProfile({ chosen, askLayers: !named, defaults: before?.profile, length: evaluateOptions(vscode.Uri.file(model.folder)).length ?? 512 });
+  const choices = await askProfile({ chosen, askLayers, defaults: before?.profile, ...(proposed && { proposed }), length: evaluateOptions(vscode.Uri.file(model.folder)).length ?? 512 });
   if (!choices) {
     return;
   }
   const output = await outputFor(parts.profiles, model, choices, before);
-  const request = await withConsent(parts.context, model, profileRequest(model, choices, output));
+  const asked = profileRequest(model, choices, output);
+  const request = await withConsent(parts.context, model, earlier ? withChanges(earlier, asked) : asked);
   const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(model.folder, parts.storage), request));
   if (directory !== undefined) {
     await parts.showSensitivity(output);
@@ -56,7 +81,7 @@ export async function profileSensitivity(parts: ProfileParts, args: readonly unk
 }
 
 /** What is asked of the engine. */
-export function profileRequest(model: Model, { chosen, mode, sizes, metric, data, sequences, length, sites }: ProfileChoices, output: string): RunRequest {
+export function profileRequest(model: Model, { chosen, mode, sizes, metric, data, sequences, length, sites }: ProfileChoices, output: string): ProfileRequest {
   const [first, ...more] = allOf(model).length === chosen.layers.length ? ['*'] : chosen.patterns;
   const what = first === '*' ? oneLine(model.name, 60) : describeLayers(model, chosen.layers);
   const title = mode === 'spectral' ? vscode.l10n.t('Profile {0}, predicted', what) : vscode.l10n.t('Profile {0}, measured at {1}', what, oneLine(sizesText(sizes), 60));

@@ -30,6 +30,8 @@ export interface ProfileQuestions {
   /** A profile that there is: what it was made of is proposed again, so that the new figures fit it. */
   readonly defaults: Sensitivity | undefined;
   readonly length: number;
+  /** The answers of an earlier run. */
+  readonly proposed?: Partial<ProfileChoices>;
 }
 
 /** What is measured at when the user does not say. */
@@ -37,15 +39,10 @@ export const DEFAULT_SIZES: ProfileSizes = { keep: [0.75, 0.5, 0.3, 0.1] };
 export const DEFAULT_SEQUENCES = 8;
 
 /** @returns undefined when the user gave up. */
-export async function askProfile({ chosen, askLayers, defaults, length }: ProfileQuestions): Promise<ProfileChoices | undefined> {
-  let mode: ProfileChoices['mode'] = 'measured';
+export async function askProfile({ chosen, askLayers, defaults, length, proposed = {} }: ProfileQuestions): Promise<ProfileChoices | undefined> {
   let layers = chosen;
-  let sizes = sizesOf(defaults);
-  let metric = defaults?.metric ?? 'perplexity';
-  let data = defaults?.data ?? BUILTIN;
-  let sequences = defaults?.sequences ?? DEFAULT_SEQUENCES;
-  const sites = defaults?.sites ?? 'low-rank';
-  const tokens = defaults?.length ?? length;
+  let { mode = 'measured', sizes = sizesOf(defaults), metric = defaults?.metric ?? 'perplexity', data = defaults?.data ?? BUILTIN, sequences = defaults?.sequences ?? DEFAULT_SEQUENCES } = proposed;
+  const { sites = defaults?.sites ?? 'low-rank', length: tokens = defaults?.length ?? length } = proposed;
   const titled = (position: Pick<Position, 'step' | 'totalSteps'>): Position => ({ ...position, title: vscode.l10n.t('Profile {0}', oneLine(chosen.model.name, 60)) });
   const what: Step = async position => taken(await pickItem(titled(position), vscode.l10n.t('What to find out of each layer'), modeItems(), mode), answer => (mode = answer));
   const which: Step = async position => taken(await pickScope(chosen, titled(position)), answer => (layers = answer));

@@ -2,7 +2,9 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import type { Layer, Model } from '../checkpoint/index.ts';
-import type { RunRequest } from '../protocol/types.ts';
+import { selectLayers } from '../plan/selectors.ts';
+import type { QuantizeRequest } from '../protocol/types.ts';
+import { withChanges } from '../runs/changes.ts';
 import { isTreeNode, layersOf, modelOf } from '../views/modelNodes.ts';
 import { oneLine } from '../views/text.ts';
 import { calibrationText, pickMethod } from './calibrationText.ts';
@@ -10,7 +12,7 @@ import { withConsent } from './consent.ts';
 import { pickModel } from './pickLayers.ts';
 import { askAll, askText, BACK } from './quickInput.ts';
 import { canQuantize, needsText, quantizedName, schemeItems, type SchemeItem, type Way } from './quantizeSteps.ts';
-import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
+import { evaluateOptions, isAsked, requestBase, runRootFor, startRun } from './startRun.ts';
 import type { Chosen, TensorizeParts } from './tensorize.ts';
 import { checkOutput, describeLayers, measureLook } from './tensorizeSteps.ts';
 
@@ -23,8 +25,24 @@ interface Choices {
 /** @param args of a context menu: the row, and all selected rows. */
 export async function quantize(parts: TensorizeParts, args: readonly unknown[]): Promise<void> {
   const chosen = quantizable(args) ?? (await askModel(parts));
-  const choices = chosen && (await askChoices(chosen));
-  const request = choices && (await withConsent(parts.context, chosen.model, quantizeRequest(chosen, choices)));
+  if (chosen) {
+    await askAndStart(parts, chosen);
+  }
+}
+
+/** The questions again, with the answers of an earlier run of one rule or of a budget. */
+export async function quantizeAgain(parts: TensorizeParts, model: Model, before: QuantizeRequest): Promise<void> {
+  const { quantize: [rule] = [], budget, evaluate } = before.options;
+  const way: Way | undefined = rule ? { scheme: rule.scheme } : budget ? { budget: budget.target } : undefined;
+  const patterns = rule?.layers ?? budget?.layers ?? ['*'];
+  const chosen = { ...chosenOf(model, selectLayers(model, patterns)), patterns };
+  await askAndStart(parts, chosen, before, { measure: isAsked(evaluate), ...(way && { way }) });
+}
+
+async function askAndStart(parts: TensorizeParts, chosen: Chosen, before?: QuantizeRequest, proposed?: Partial<Choices>): Promise<void> {
+  const choices = await askChoices(chosen, proposed);
+  const asked = choices && quantizeRequest(chosen, choices);
+  const request = asked && (await withConsent(parts.context, chosen.model, before ? withChanges(before, asked) : asked));
   const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(chosen.model.folder, parts.storage), request));
   if (directory !== undefined) {
     await parts.showRun(directory);
@@ -48,7 +66,7 @@ export function quantizable([clicked, selected]: readonly unknown[]): Chosen | u
 }
 
 /** What is asked of the engine. */
-export function quantizeRequest({ model, layers, patterns }: Chosen, { way, name, measure }: Choices): RunRequest {
+export function quantizeRequest({ model, layers, patterns }: Chosen, { way, name, measure }: Choices): QuantizeRequest {
   const scope = vscode.Uri.file(model.folder);
   const what = 'scheme' in way ? way.scheme : way.budget;
   const [first, ...more] = patterns;
@@ -69,7 +87,8 @@ export function quantizeRequest({ model, layers, patterns }: Chosen, { way, name
   };
 }
 
-function chosenOf(model: Model, all: readonly Layer[]): Chosen {
+/** Of these layers those that are meant; dense ones before MPOs. @throws where there are none. */
+export function chosenOf(model: Model, all: readonly Layer[]): Chosen {
   const fit = all.filter(canQuantize);
   const dense = fit.filter(({ state }) => state === 'dense');
   const layers = dense.length > 0 ? dense : fit;
@@ -95,13 +114,12 @@ async function askModel({ models }: TensorizeParts): Promise<Chosen | undefined>
   return model === undefined || model === BACK ? undefined : chosenOf(model, layersIn(model));
 }
 
-async function askChoices({ model, layers }: Chosen): Promise<Choices | undefined> {
+async function askChoices({ model, layers }: Chosen, proposed: Partial<Choices> = {}): Promise<Choices | undefined> {
   const [only] = layers;
   const title = vscode.l10n.t('Quantize {0}', layers.length === 1 && only ? oneLine(only.name, 60) : vscode.l10n.t('{0} layers of {1}', layers.length, oneLine(model.name, 40)));
   const parent = path.dirname(model.folder);
-  let way: Way | undefined;
+  let { way, measure = true } = proposed;
   let name: string | undefined;
-  let measure = true;
   const answered = await askAll([
     async position => {
       const answer = await pickMethod<SchemeItem>({
@@ -109,6 +127,8 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
         placeholder: vscode.l10n.t('Choose, or type bits (3.5 bits) or the size of the new folder (120 MB)'),
         items: typed => schemeItems(model, layers, typed),
         isAnswer: item => item.way !== undefined,
+        ...(way && 'budget' in way ? { text: way.budget } : {}),
+        ...activeItem(schemeItems(model, layers, ''), way),
         scope: vscode.Uri.file(model.folder),
         otherwise: 'builtin',
       });
@@ -141,4 +161,9 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
     },
   ]);
   return answered && way && name !== undefined ? { way, name, measure } : undefined;
+}
+
+function activeItem(items: readonly SchemeItem[], way: Way | undefined): { readonly active?: SchemeItem } {
+  const active = items.find(item => way && item.way && 'scheme' in way && 'scheme' in item.way && item.way.scheme === way.scheme);
+  return active ? { active } : {};
 }

@@ -43,17 +43,17 @@ export function schemeItems(model: Model, layers: readonly Layer[], typed: strin
   const { Separator } = vscode.QuickPickItemKind;
   const dense = layers.every(({ state }) => state === 'dense');
   return [
-    { label: vscode.l10n.t('seconds, no text needed'), kind: Separator },
+    { label: vscode.l10n.t('seconds'), kind: Separator },
     schemeItem(model, weights, 'int8', vscode.l10n.t('8 bits'), vscode.l10n.t('bitsandbytes int8: hardly any loss.')),
     schemeItem(model, weights, 'nf4', vscode.l10n.t('4 bits, nf4'), vscode.l10n.t('bitsandbytes NormalFloat.')),
     schemeItem(model, weights, 'nf4-double', vscode.l10n.t('4 bits, nf4, scales too'), vscode.l10n.t('bitsandbytes NormalFloat, double quantization.')),
-    { label: vscode.l10n.t('rounded to what the layers do on a text, minutes'), kind: Separator },
+    { label: vscode.l10n.t('learns from a text'), kind: Separator },
     ...([4, 3, 2] as const).map(bits =>
-      schemeItem(model, weights, `compensated-${bits}`, vscode.l10n.t('{0} bits, compensated', bits), vscode.l10n.t('GPTQ with activation order; unpacked by the folder’s own code.')),
+      schemeItem(model, weights, `compensated-${bits}`, vscode.l10n.t('{0} bits, compensated', bits), vscode.l10n.t('GPTQ, minutes; unpacked by the folder’s own code.')),
     ),
     ...(dense && layers.length > 1
       ? [
-          { label: vscode.l10n.t('each layer as it bears it: bits, rank or both'), kind: Separator },
+          { label: vscode.l10n.t('each as it bears it'), kind: Separator },
           ...['4.25bits', '3.5bits', '3bits', '2.5bits'].flatMap(target => budgetItem(model, weights, target) ?? []),
         ]
       : []),
@@ -90,7 +90,7 @@ function budgetItem(model: Model, weights: readonly FloatLayer[], target: string
   return {
     label: vscode.l10n.t('{0} on average', vscode.l10n.t('{0} bits', Number(((8 * bytes) / numbers).toFixed(2)))),
     description: sizeText(model, bytes, denseBytes, (8 * bytes) / numbers),
-    detail: vscode.l10n.t('Bits, low rank, or bits with a low-rank correction, by predicted loss. Takes several seconds a layer the first time.'),
+    detail: vscode.l10n.t('Bits, rank or both, by predicted loss. Seconds a layer, once.'),
     way: { budget: target },
   };
 }

@@ -68,9 +68,9 @@ export async function startPlan(parts: Omit<TensorizeParts, 'showRun'>, { model,
   const allowed = await withConsent(parts.context, model, request);
   const root = runRootFor(model.folder, parts.storage);
   const directory = allowed && (await startRun(parts.engine, parts.runs, root, allowed));
-  if (directory !== undefined && heal) {
+  if (allowed && directory !== undefined && heal) {
     // The code that it brings is that of the model that was asked about.
-    await startRun(parts.engine, parts.runs, root, { ...heal, allow_code: allowed?.allow_code ?? false, after: `../${path.basename(directory)}` });
+    await startRun(parts.engine, parts.runs, root, { ...heal, allow_code: allowed.allow_code ?? false, code: allowed.code ?? {}, after: `../${path.basename(directory)}` });
   }
   return directory;
 }

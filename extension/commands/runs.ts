@@ -2,13 +2,13 @@
 import path from 'node:path';
 import * as vscode from 'vscode';
 import { launch } from '../engine/launch.ts';
+import { logTail } from '../runs/log.ts';
 import { cancelRun, finishRun, resumeRun } from '../runs/control.ts';
 import { deleteRun, runAgain } from '../runs/create.ts';
 import type { HealResult, ProfileResult } from '../protocol/types.ts';
 import { messageOf } from '../runs/files.ts';
 import { canCancel, canFinish, canResume, compressedBy, errorOf, isActive, madeBy, type Run } from '../runs/run.ts';
 import type { RunStore, RunsChange } from '../runs/store.ts';
-import type { ModelList } from '../views/modelList.ts';
 import { DetailNode, RunNode, type RunsNode, type RunsTree } from '../views/runsTree.ts';
 import { formatBytes } from '../runs/format.ts';
 import { healedPerplexity } from '../views/healText.ts';
@@ -16,23 +16,18 @@ import { formatShare } from '../views/measured.ts';
 import { oneLine } from '../views/text.ts';
 import { mayRunAgain } from './consent.ts';
 import { copyCommand } from './copyCommand.ts';
-import type { EngineCommands } from './engine.ts';
+import { compareRuns } from './compareRuns.ts';
 import { errorText, type Handler } from './register.ts';
+import { type ChangeParts, runWithChanges } from './runWithChanges.ts';
 
-export interface RunParts {
-  readonly context: vscode.ExtensionContext;
-  readonly runs: RunStore;
+export interface RunParts extends ChangeParts {
   readonly tree: RunsTree;
   readonly view: vscode.TreeView<RunsNode>;
-  readonly engine: EngineCommands;
   readonly log: vscode.LogOutputChannel;
-  readonly models: ModelList;
   readonly showModel: (folder: string) => Promise<void>;
   readonly compare: (folder: string) => void;
   readonly sensitivity: (file: string) => Promise<void>;
   readonly report: (file: string) => Promise<void>;
-  /** Opens the panel of a run. */
-  readonly showPanel: (directory: string) => void;
   /** Whether that panel is in sight. */
   readonly isShown: (directory: string) => boolean;
 }
@@ -40,6 +35,9 @@ export interface RunParts {
 export function runCommands(parts: RunParts): Record<string, Handler> {
   const { runs, view, log } = parts;
   const selected = (...args: readonly unknown[]) => targets(view, runs, args);
+  parts.context.subscriptions.push(
+    vscode.workspace.registerTextDocumentContentProvider(LOG_SCHEME, { provideTextDocumentContent: async ({ path: file }) => (await logTail(file))?.text ?? '' }),
+  );
   return {
     showRuns: () => vscode.commands.executeCommand('bondwise.runs.focus'),
     showOutput: () => log.show(),
@@ -87,6 +85,13 @@ export function runCommands(parts: RunParts): Record<string, Handler> {
         await revealRun(parts, directory);
       }
     },
+    runWithChanges: async (...args) => {
+      const [run] = selected(...args);
+      if (run) {
+        await runWithChanges(parts, run);
+      }
+    },
+    compareRuns: (...args) => compareRuns(runs.runs, args.length > 0 ? selected(...args) : []),
     showRunLog: async (...args) => {
       const [run] = selected(...args);
       if (run) {
@@ -169,11 +174,17 @@ async function announce(parts: RunParts, run: Run): Promise<void> {
   }
 }
 
+/** Seconds; what took no longer has ended before the eyes of who started it. */
+const SHORT = 10;
+
 async function announceDone(parts: RunParts, run: Run, title: string): Promise<void> {
   const { result } = run;
   const folder = madeBy(run);
   if (folder !== undefined) {
     await parts.models.made(folder);
+  }
+  if (result && result.kind !== 'sample-model' && result.seconds < SHORT && vscode.window.state.focused) {
+    return;
   }
   const [compare, show] = [vscode.l10n.t('Compare'), vscode.l10n.t('Show Model')];
   if (result?.kind === 'tensorize' || result?.kind === 'quantize') {
@@ -284,8 +295,14 @@ async function each(wanted: readonly Run[], act: (run: Run) => Promise<void>): P
   }
 }
 
+/** Bytes that an editor opens without a pause. */
+const LONGEST_LOG = 8 * 1024 * 1024;
+/** Of a log too long for an editor: its end, read only. */
+const LOG_SCHEME = 'bondwise-log';
+
 async function showLog(run: Run): Promise<void> {
-  const file = vscode.Uri.file(path.join(run.directory, 'log.txt'));
+  const name = path.join(run.directory, 'log.txt');
+  const file = vscode.Uri.file(name).with((await logTail(name, LONGEST_LOG)) ? { scheme: LOG_SCHEME } : {});
   const document = await vscode.workspace.openTextDocument(file).then(
     found => found,
     () => undefined,
@@ -316,7 +333,7 @@ export async function openFolder(folder: string): Promise<void> {
 /** The runs meant: of a context menu with a multi-selection, of the view's selection, or named by directory. */
 function targets(view: vscode.TreeView<RunsNode>, runs: RunStore, [clicked, all]: readonly unknown[]): readonly Run[] {
   const nodes = Array.isArray(all) && all.length > 0 ? (all as readonly unknown[]) : clicked === undefined ? view.selection : [clicked];
-  const directories = nodes.map(node => (typeof node === 'string' ? node : ownerOf(node)?.run.directory));
+  const directories = nodes.map(node => (typeof node === 'string' ? node : node instanceof DetailNode && node.detail.run !== undefined ? node.detail.run : ownerOf(node)?.run.directory));
   return [...new Set(directories)].flatMap(directory => (directory === undefined ? [] : (runs.get(directory) ?? [])));
 }
 

@@ -62,6 +62,11 @@ export function evaluateOptions(scope: vscode.Uri): EvaluateOptions {
   };
 }
 
+/** Whether a request asks for its models to be measured. */
+export function isAsked(evaluate: EvaluateOptions | null | undefined): boolean {
+  return evaluate !== null && evaluate !== undefined;
+}
+
 /**
  * Writes the run directory and starts the engine on it.
  * @returns the run's directory; undefined when there is no engine and the user did not want one.

@@ -3,7 +3,9 @@ import path from 'node:path';
 import * as vscode from 'vscode';
 import type { Layer, Model } from '../checkpoint/index.ts';
 import type { Target } from '../plan/choices.ts';
-import type { RunRequest } from '../protocol/types.ts';
+import { selectLayers } from '../plan/selectors.ts';
+import type { TensorizeRequest } from '../protocol/types.ts';
+import { withChanges } from '../runs/changes.ts';
 import { formatParameters } from '../runs/format.ts';
 import type { RunStore } from '../runs/store.ts';
 import type { ModelList } from '../views/modelList.ts';
@@ -14,7 +16,7 @@ import { withConsent } from './consent.ts';
 import type { EngineCommands } from './engine.ts';
 import { askLayers } from './pickLayers.ts';
 import { askAll, askText, BACK, pickOne } from './quickInput.ts';
-import { evaluateOptions, requestBase, runRootFor, startRun } from './startRun.ts';
+import { evaluateOptions, isAsked, requestBase, runRootFor, startRun } from './startRun.ts';
 import { checkOutput, denseLayers, describeLayers, measureLook, outputName, siteItems, targetItems, type Way } from './tensorizeSteps.ts';
 
 export interface TensorizeParts {
@@ -43,12 +45,24 @@ interface Choices extends Way {
 /** @param args of a context menu: the row, and all selected rows. */
 export async function tensorize(parts: TensorizeParts, args: readonly unknown[]): Promise<void> {
   const chosen = chosenBy(args) ?? (await askLayers(parts.models));
-  const choices = chosen && (await askChoices(chosen));
-  const request = choices && (await withConsent(parts.context, chosen.model, requestOf(chosen, choices)));
-  if (!request) {
-    return;
+  if (chosen) {
+    await askAndStart(parts, chosen);
   }
-  const directory = await startRun(parts.engine, parts.runs, runRootFor(chosen.model.folder, parts.storage), request);
+}
+
+/** The questions again, with the answers of an earlier run of one rule. */
+export async function tensorizeAgain(parts: TensorizeParts, model: Model, before: TensorizeRequest): Promise<void> {
+  const [{ layers: patterns, chi, keep, sites = 'low-rank', method = 'plain' }] = before.options.tensorize;
+  const layers = selectLayers(model, patterns).filter(canTensorize);
+  const target = typeof chi === 'number' ? { chi } : { keep: keep ?? 1 };
+  await askAndStart(parts, { model, layers, patterns }, before, { sites, method, target, measure: isAsked(before.options.evaluate) });
+}
+
+async function askAndStart(parts: TensorizeParts, chosen: Chosen, before?: TensorizeRequest, proposed?: Omit<Choices, 'name'>): Promise<void> {
+  const choices = await askChoices(chosen, proposed);
+  const asked = choices && requestOf(chosen, choices);
+  const request = asked && (await withConsent(parts.context, chosen.model, before ? withChanges(before, asked) : asked));
+  const directory = request && (await startRun(parts.engine, parts.runs, runRootFor(chosen.model.folder, parts.storage), request));
   if (directory !== undefined) {
     await parts.showRun(directory);
   }
@@ -74,17 +88,17 @@ export function chosenBy([clicked, selected]: readonly unknown[]): Chosen | unde
     throw new Error(excluded(all));
   }
   if (layers.length < all.length) {
-    void vscode.window.showInformationMessage(
-      vscode.l10n.t('{0} of {1} layers are taken. Left out: {2}', layers.length, all.length, excluded(all.filter(layer => !canTensorize(layer)))),
-    );
+    // The questions that follow show how many are meant; nothing is to be decided here.
+    const text = vscode.l10n.t('{0} of {1} layers are taken. Left out: {2}', layers.length, all.length, excluded(all.filter(layer => !canTensorize(layer))));
+    vscode.window.setStatusBarMessage(text, 20_000);
   }
   return { model, layers, patterns: layers.map(layer => layer.name) };
 }
 
 /** What is asked of the engine. */
-export function requestOf({ model, layers, patterns }: Chosen, { sites, method, target, name, measure }: Choices): RunRequest {
+export function requestOf({ model, layers, patterns }: Chosen, { sites, method, target, name, measure }: Choices): TensorizeRequest {
   const scope = vscode.Uri.file(model.folder);
-  const far = 'chi' in target ? `χ ${target.chi}` : `${Number((target.keep * 100).toPrecision(3))}%`;
+  const far = 'chi' in target ? `χ ${target.chi}` : targetText(target);
   return {
     kind: 'tensorize',
     ...requestBase(vscode.l10n.t('Tensorize {0}, {1}', describeLayers(model, layers), far), scope),
@@ -98,15 +112,15 @@ export function requestOf({ model, layers, patterns }: Chosen, { sites, method, 
   };
 }
 
-async function askChoices({ model, layers }: Chosen): Promise<Choices | undefined> {
+async function askChoices({ model, layers }: Chosen, proposed?: Omit<Choices, 'name'>): Promise<Choices | undefined> {
   const dense = denseLayers(layers);
   const [only] = layers;
   const title = vscode.l10n.t('Tensorize {0}', layers.length === 1 && only ? oneLine(only.name, 60) : vscode.l10n.t('{0} layers of {1}', layers.length, oneLine(model.name, 40)));
   const parent = path.dirname(model.folder);
-  let way: Way = { sites: 'low-rank', method: 'fisher' };
+  let way: Way = proposed ?? { sites: 'low-rank', method: 'fisher' };
   let target: Target | undefined;
   let name: string | undefined;
-  let measure = true;
+  let measure = proposed?.measure ?? true;
   const answered = await askAll([
     async position => {
       const items = siteItems(dense);
@@ -130,6 +144,7 @@ async function askChoices({ model, layers }: Chosen): Promise<Choices | undefine
         position: { ...position, title },
         placeholder: vscode.l10n.t('Choose, or type a bond dimension (64) or a share (30%) of {0} parameters', formatParameters(sum(dense.map(layer => layer.out * layer.in)))),
         items: text => targetItems(dense, way.sites, text),
+        ...(proposed ? { text: targetText(target ?? proposed.target) } : {}),
         isAnswer: item => item.target !== undefined,
       });
       if (answer === undefined || answer === BACK) {
@@ -177,6 +192,11 @@ function excluded(layers: readonly Layer[]): string {
     return vscode.l10n.t('There are no dense layers here. Choose a layer, a block or a model.');
   }
   return reasons.length === 1 ? first : vscode.l10n.t('{0} (and {1} more)', first, reasons.length - 1);
+}
+
+/** As it is typed. */
+function targetText(target: Target): string {
+  return 'chi' in target ? String(target.chi) : `${Number((target.keep * 100).toPrecision(3))}%`;
 }
 
 function sum(values: readonly number[]): number {

@@ -1,5 +1,6 @@
 /** Running another program so that it can be stopped at once, with everything that it has started. */
 import { execa } from 'execa';
+import { t } from '../l10n/text.ts';
 import type { ProcessIdentity } from '../protocol/types.ts';
 import { identify } from '../runs/process.ts';
 
@@ -58,7 +59,7 @@ export async function runChild(program: string, args: readonly string[], options
     await lines;
     const { all, exitCode, signal: killedBy, originalMessage, failed } = await child;
     signal?.throwIfAborted();
-    return { ok: !failed, output: all, how: killedBy ? `killed by ${killedBy}` : (originalMessage ?? `exit status ${exitCode ?? 'unknown'}`) };
+    return { ok: !failed, output: all, how: killedBy ? t('killed by {0}', killedBy) : (originalMessage ?? t('exit status {0}', exitCode ?? 'unknown')) };
   } finally {
     signal?.removeEventListener('abort', kill);
     process.removeListener('exit', kill);

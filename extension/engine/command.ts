@@ -1,6 +1,7 @@
 /** Short commands of the engine: one answer in JSON. */
 import { createInterface } from 'node:readline';
 import { execa } from 'execa';
+import { t } from '../l10n/text.ts';
 import { isDoctor, isInspection, type Validator } from '../protocol/validate.js';
 import type { Doctor, Inspection } from '../protocol/types.ts';
 import { parseJson } from '../runs/files.ts';
@@ -17,11 +18,14 @@ export interface CommandOptions {
 /** The engine said no. `message` is its reason. */
 export class EngineError extends Error {
   readonly exitCode: number | undefined;
+  /** What to do, where the engine says that apart. */
+  readonly remedy: string | undefined;
 
-  constructor(message: string, exitCode?: number) {
+  constructor(message: string, exitCode?: number, remedy?: string) {
     super(message);
     this.name = 'EngineError';
     this.exitCode = exitCode;
+    this.remedy = remedy;
   }
 }
 
@@ -49,10 +53,10 @@ export async function runEngine<T>(
   const { stdout, stderr, exitCode, failed, originalMessage } = await running;
   signal?.throwIfAborted();
   if (failed) {
-    const reason = stderr.trim() === '' ? (originalMessage ?? `exit status ${exitCode ?? 'unknown'}`) : stderr.trim();
-    throw new EngineError(exitCode === undefined ? `${environment.python} cannot be run: ${reason}` : withoutTraceback(reason), exitCode);
+    const reason = stderr.trim() === '' ? (originalMessage ?? t('exit status {0}', exitCode ?? 'unknown')) : stderr.trim();
+    throw new EngineError(exitCode === undefined ? t('{0} cannot be run: {1}', environment.python, reason) : withoutTraceback(reason), exitCode);
   }
-  const answer = parseJson(stdout.trim().split('\n').at(-1) ?? '', `the answer of “${args.join(' ')}”`, isValid);
+  const answer = parseJson(stdout.trim().split('\n').at(-1) ?? '', t('the answer of “{0}”', args.join(' ')), isValid);
   if ('problem' in answer) {
     throw new EngineError(answer.problem, exitCode);
   }

@@ -3,6 +3,7 @@ import { readdir, stat } from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { execa } from 'execa';
+import { t } from '../l10n/text.ts';
 import { bondwiseHome, environmentDirectory, type Lock, MARKER, pythonIn } from './home.ts';
 
 export type Source = 'setting' | 'bondwise' | 'python-extension' | 'path';
@@ -46,7 +47,7 @@ export interface FindOptions {
 
 const OLDEST: readonly [number, number] = [3, 11];
 /** What the engine imports: engine/requirements.in. */
-const ENGINE_MODULES = ['accelerate', 'gguf', 'numpy', 'psutil', 'pydantic', 'safetensors', 'tokenizers', 'torch', 'transformers'];
+const ENGINE_MODULES = ['accelerate', 'gguf', 'numpy', 'psutil', 'pydantic', 'pygls', 'safetensors', 'tokenizers', 'torch', 'transformers'];
 /** What its tests need on top: engine/requirements-dev.in. */
 const TEST_MODULES = ['pyright', 'pytest', 'ruff', 'tensorly'];
 /** Milliseconds. A cold disk or a home on a network takes its time. */
@@ -96,16 +97,16 @@ export async function findEnvironment(options: FindOptions): Promise<Environment
     }
   }
   const name = process.platform === 'win32' ? 'python' : 'python3';
-  return (await tryOne('path', `${name} on PATH`, name)) ?? { python: undefined, tried };
+  return (await tryOne('path', t('{0} on PATH', name), name)) ?? { python: undefined, tried };
 }
 
 /** One line for each candidate, for a log or a doctor's report. */
 export function describeMissing(missing: Missing): string {
   const names: Record<Source, string> = {
-    setting: 'the setting',
-    bondwise: 'Bondwise’s own environment',
-    'python-extension': 'the Python extension’s interpreter',
-    path: 'the system’s Python',
+    setting: t('the setting'),
+    bondwise: t('Bondwise’s own environment'),
+    'python-extension': t('the Python extension’s interpreter'),
+    path: t('the system’s Python'),
   };
   return missing.tried.map(({ source, candidate, reason }) => `${names[source]} (${candidate}): ${reason}`).join('\n');
 }
@@ -164,25 +165,25 @@ async function probe(candidate: Omit<Environment, 'version'>, modules: readonly 
     timeout: PATIENCE,
   });
   if (timedOut) {
-    return `it did not answer within ${PATIENCE / 1000} seconds`;
+    return t('it did not answer within {0} seconds', PATIENCE / 1000);
   }
   if (code === 'ENOENT') {
-    return 'there is no such program';
+    return t('there is no such program');
   }
   if (exitCode !== 0) {
-    return `it does not run: ${lastLine(stderr) ?? code ?? `exit status ${exitCode ?? 'unknown'}`}`;
+    return t('it does not run: {0}', lastLine(stderr) ?? code ?? t('exit status {0}', exitCode ?? 'unknown'));
   }
   const answer = parseAnswer(stdout);
   if (!answer) {
-    return `it is not a Python that Bondwise understands: it printed ${JSON.stringify(stdout.slice(0, 80))}`;
+    return t('it is not a Python that Bondwise understands: it printed {0}', JSON.stringify(stdout.slice(0, 80)));
   }
   const version = answer.version.join('.');
   const [major = 0, minor = 0] = answer.version;
   if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
-    return `it is Python ${version}; Bondwise needs ${OLDEST.join('.')} or newer`;
+    return t('it is Python {0}; Bondwise needs {1} or newer', version, OLDEST.join('.'));
   }
   if (answer.missing.length > 0) {
-    return `Python ${version} lacks ${answer.missing.join(', ')}`;
+    return t('Python {0} lacks {1}', version, answer.missing.join(', '));
   }
   return { version };
 }
@@ -209,7 +210,7 @@ async function ownEnvironment(home: string, engineDir: string, lock: Lock): Prom
   if (await exists(path.join(directory, MARKER))) {
     return { directory, python: pythonIn(directory) };
   }
-  return { directory, reason: (await exists(directory)) ? 'its set-up was not finished' : 'it has not been set up yet' };
+  return { directory, reason: (await exists(directory)) ? t('its set-up was not finished') : t('it has not been set up yet') };
 }
 
 async function exists(file: string): Promise<boolean> {

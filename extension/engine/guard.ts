@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rm, stat, utimes } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { t } from '../l10n/text.ts';
 import type { ProcessIdentity } from '../protocol/types.ts';
 import { replaceJson } from '../runs/files.ts';
 import { identify, isAlive, isIdentity, isRemote, REMOTE_SILENCE, signalGroup } from '../runs/process.ts';
@@ -34,7 +35,7 @@ export async function holdFolder(folder: string, signal?: AbortSignal, onWait?: 
   await mkdir(folder, { recursive: true });
   const holder = await identify(process.pid);
   if (!holder) {
-    throw new Error('This process cannot be identified: neither /proc nor ps answers.');
+    throw new Error(t('This process cannot be identified: neither /proc nor ps answers.'));
   }
   const own = `${randomBytes(6).toString('hex')}.lock`;
   const file = path.join(folder, own);

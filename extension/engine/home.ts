@@ -12,18 +12,19 @@ export const MARKER = '.complete';
 
 /** BONDWISE_HOME, else the place that the system has for such data. */
 export function bondwiseHome(env: NodeJS.ProcessEnv = process.env, platform: NodeJS.Platform = process.platform, home = os.homedir()): string {
+  const system = platform === 'win32' ? path.win32 : path.posix;
   if (env.BONDWISE_HOME) {
     return path.resolve(env.BONDWISE_HOME);
   }
   if (env.XDG_DATA_HOME) {
-    return path.join(env.XDG_DATA_HOME, 'bondwise');
+    return system.join(env.XDG_DATA_HOME, 'bondwise');
   }
   if (platform === 'darwin') {
-    return path.join(home, 'Library', 'Application Support', 'bondwise');
+    return system.join(home, 'Library', 'Application Support', 'bondwise');
   }
   return platform === 'win32'
-    ? path.join(env.LOCALAPPDATA ?? path.join(home, 'AppData', 'Local'), 'bondwise')
-    : path.join(home, '.local', 'share', 'bondwise');
+    ? system.join(env.LOCALAPPDATA ?? system.join(home, 'AppData', 'Local'), 'bondwise')
+    : system.join(home, '.local', 'share', 'bondwise');
 }
 
 /** The environment of a lock: another lock is another environment, so that an update never breaks a running engine. */
@@ -33,5 +34,5 @@ export async function environmentDirectory(home: string, engineDir: string, lock
 }
 
 export function pythonIn(environment: string, platform: NodeJS.Platform = process.platform): string {
-  return platform === 'win32' ? path.join(environment, 'Scripts', 'python.exe') : path.join(environment, 'bin', 'python');
+  return platform === 'win32' ? path.win32.join(environment, 'Scripts', 'python.exe') : path.posix.join(environment, 'bin', 'python');
 }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { isRunRequest, isRunStatus } from '../protocol/validate.js';
 import type { ErrorInfo, RunStatus } from '../protocol/types.ts';
 import { recordLaunch } from '../runs/control.ts';
+import { rotateLog } from '../runs/log.ts';
 import { readJson, replaceJson } from '../runs/files.ts';
 import { identify } from '../runs/process.ts';
 import type { Environment } from './find.ts';
@@ -26,6 +27,7 @@ export async function launch(environment: Environment, directory: string): Promi
     updated: new Date().toISOString(),
   } satisfies RunStatus);
   await recordLaunch(directory, undefined);
+  await rotateLog(log);
   const handle = await open(log, 'a');
   try {
     const { size } = await handle.stat();

@@ -1,6 +1,7 @@
 /** Making the engine's environment: from the lock, with hashes, in a folder of Bondwise's own. */
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import { bondwiseHome, environmentDirectory, type Lock, MARKER, pythonIn } from './home.ts';
 import { type ChildOptions, runChild } from './children.ts';
 import { checkEnvironment, type Environment } from './find.ts';
@@ -62,7 +63,7 @@ export async function setUpEnvironment(options: SetUpOptions): Promise<Environme
     return present;
   }
   const report = new Report(options.onProgress);
-  const guard = await holdFolder(path.join(home, 'setup'), signal, holder => report.phase(`Waiting for the set-up in process ${holder.pid}`));
+  const guard = await holdFolder(path.join(home, 'setup'), signal, holder => report.wait(t('Waiting for the set-up in process {0}', holder.pid)));
   try {
     // Somebody else may have made it while we waited; that is as good as a repair by us.
     const made = repair && !report.waited ? undefined : await whole();
@@ -83,29 +84,29 @@ interface Build extends SetUpOptions {
 }
 
 async function build({ engineDir, home, lock, env, directory, guard, report, signal }: Build): Promise<Environment> {
-  report.phase('Getting uv');
+  report.phase(t('Getting uv'));
   const variables = await uvVariables(env);
   const child: ChildOptions = { cwd: home, env: variables, signal, onStart: identity => guard.setChild(identity) };
   const uv = await ensureUv(home, variables, child);
 
-  report.phase('Making the environment');
+  report.phase(t('Making the environment'));
   await remove(directory);
   await mkdir(home, { recursive: true });
   const python = pythonIn(directory);
   try {
     const venv = await runChild(uv, ['venv', '--no-project', '--python', PYTHON, directory], child);
     if (!venv.ok) {
-      throw new SetUpError(`No Python ${PYTHON} could be found or fetched.\n${uvFailure(venv.output)}`, 'Install Python 3.11 or newer, then try again.');
+      throw new SetUpError(t('No Python {0} could be found or fetched.\n{1}', PYTHON, uvFailure(venv.output)), t('Install Python 3.11 or newer, then try again.'));
     }
 
     await install({ uv, python, child, report, engineDir, lock });
 
-    report.phase('Trying it out');
+    report.phase(t('Trying it out'));
     const tried = await runChild(python, ['-I', '-c', 'import torch'], child);
     const checked = await checkEnvironment({ python, source: 'bondwise', engineDir, home, lock, env });
     if (!tried.ok || typeof checked === 'string') {
       const reason = tried.ok && typeof checked === 'string' ? checked : (tried.output.trim().split('\n').at(-1) ?? tried.how);
-      throw new SetUpError(`The environment was made but does not work: ${reason}`, 'Try the set-up again; if it stays so, set an interpreter of your own in the settings.');
+      throw new SetUpError(t('The environment was made but does not work: {0}', reason), t('Try the set-up again; if it stays so, set an interpreter of your own in the settings.'));
     }
     await replaceJson(path.join(directory, MARKER), { lock, made: new Date().toISOString() });
     return checked;
@@ -132,7 +133,7 @@ interface Install {
 }
 
 async function install({ uv, python, child, report, engineDir, lock }: Install): Promise<void> {
-  report.phase('Finding the packages');
+  report.phase(t('Finding the packages'));
   const begun = Date.now();
   const cache = (await runChild(uv, ['cache', 'dir'], { ...child, onLine: () => undefined })).output.trim();
   // The tests' lock is not measured; it is the engine's and a little more, so the same share of packed to unpacked bytes holds.
@@ -162,11 +163,11 @@ async function install({ uv, python, child, report, engineDir, lock }: Install):
 
 function failure(output: string, how: string, needed: number | undefined): SetUpError {
   if (/No space left on device|os error 28\b|not enough space/i.test(output)) {
-    const room = needed === undefined ? 'several gigabytes' : `${(needed / 1e9).toFixed(1)} GB`;
-    return new SetUpError(`The disk is full.\n${uvFailure(output)}`, `Make room for ${room}, or set BONDWISE_HOME and UV_CACHE_DIR to a larger disk, then try again.`);
+    const room = needed === undefined ? t('several gigabytes') : t('{0} GB', (needed / 1e9).toFixed(1));
+    return new SetUpError(t('The disk is full.\n{0}', uvFailure(output)), t('Make room for {0}, or set BONDWISE_HOME and UV_CACHE_DIR to a larger disk, then try again.', room));
   }
   const text = uvFailure(output);
-  return new SetUpError(`The packages could not be installed (${how}).\n${text}`, 'Check the network and the package index, then try again: what was downloaded is kept.');
+  return new SetUpError(t('The packages could not be installed ({0}).\n{1}', how, text), t('Check the network and the package index, then try again: what was downloaded is kept.'));
 }
 
 /** Collects what is known and tells it, at most every half second and at each new phase. */
@@ -188,10 +189,15 @@ class Report {
 
   phase(phase: string): void {
     if (phase !== this.#progress.phase) {
-      this.waited ||= phase.startsWith('Waiting');
       this.#progress = { phase };
       this.#now();
     }
+  }
+
+  /** For another process that sets up the same. */
+  wait(phase: string): void {
+    this.waited = true;
+    this.phase(phase);
   }
 
   /** @param unpacked estimate of the bytes that have come of the unfinished downloads. */
@@ -199,7 +205,7 @@ class Report {
     const total = announced(state);
     const isInstalling = state.stage === 'installing' || state.stage === 'installed';
     if (isInstalling || total > 0) {
-      this.phase(isInstalling ? 'Installing' : 'Downloading');
+      this.phase(isInstalling ? t('Installing') : t('Downloading'));
     }
     if (state.packages !== undefined) {
       this.#progress = { ...this.#progress, packages: state.packages };

@@ -2,6 +2,7 @@
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { execa } from 'execa';
+import { t } from '../l10n/text.ts';
 import { type ChildOptions, runChild } from './children.ts';
 import { MARKER, pythonIn } from './home.ts';
 
@@ -44,13 +45,13 @@ export async function ensureUv(home: string, env: NodeJS.ProcessEnv, child: Chil
         await writeFile(path.join(bootstrap, MARKER), made);
         return made;
       }
-      troubles.push(`${python}: ${trouble ?? 'uv was installed but does not run'}`);
+      troubles.push(`${python}: ${trouble ?? t('uv was installed but does not run')}`);
     }
   }
   await rm(bootstrap, { recursive: true, force: true });
   throw new SetUpError(
-    troubles.length === 0 ? 'Neither uv nor Python is on PATH.' : `uv could not be installed.\n${troubles.join('\n')}`,
-    'Install Python 3.11 or newer with pip, or uv itself, check that the package index can be reached, then try again.',
+    troubles.length === 0 ? t('Neither uv nor Python is on PATH.') : t('uv could not be installed.\n{0}', troubles.join('\n')),
+    t('Install Python 3.11 or newer with pip, or uv itself, check that the package index can be reached, then try again.'),
   );
 }
 

@@ -1,5 +1,6 @@
 /** From the lineage in a compressed checkpoint to what the compare panel shows. */
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import { isLineage } from '../protocol/validate.js';
 import type { CompareData, Quantization } from '../protocol/types.ts';
 import { readJson } from '../runs/files.ts';
@@ -13,7 +14,7 @@ export const LINEAGE_FILE = 'bondwise.json';
 export async function readCompareData(folder: string): Promise<CompareData> {
   const read = await readJson(path.join(folder, LINEAGE_FILE), isLineage);
   if (!read) {
-    throw new Error(`${folder} holds no ${LINEAGE_FILE}: it was not made by Bondwise, or it was moved. Open the folder that Tensorize made.`);
+    throw new Error(t('{0} holds no {1}: it was not made by Bondwise, or it was moved. Open the folder that Tensorize made.', folder, LINEAGE_FILE));
   }
   if ('problem' in read) {
     throw new Error(`${folder}: ${read.problem}`);
@@ -23,7 +24,7 @@ export async function readCompareData(folder: string): Promise<CompareData> {
     return quantizedData(folder, quantization);
   }
   if (!result) {
-    throw new Error(`${path.join(folder, LINEAGE_FILE)} says neither what was tensorized nor what was quantized. Make the model again.`);
+    throw new Error(t('{0} says neither what was tensorized nor what was quantized. Make the model again.', path.join(folder, LINEAGE_FILE)));
   }
   const last = healing.at(-1)?.result;
   const sizes = { parameters: result.parameters, bytes: result.bytes };

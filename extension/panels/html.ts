@@ -1,6 +1,7 @@
 /** The document of a webview panel. */
 import { randomBytes } from 'node:crypto';
 import * as vscode from 'vscode';
+import { displayLanguage } from '../l10n/text.ts';
 
 /**
  * A document that runs one bundle of dist/webview and nothing else: no inline code, no eval, no network.
@@ -12,7 +13,7 @@ export function webviewHtml(webview: vscode.Webview, folder: vscode.Uri, bundle:
   const style = webview.asWebviewUri(vscode.Uri.joinPath(folder, `${bundle}.css`)).toString();
   const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src ${webview.cspSource} 'nonce-${nonce}'; font-src ${webview.cspSource}`;
   return `<!DOCTYPE html>
-<html lang="en">
+<html lang="${escapeHtml(displayLanguage())}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="${escapeHtml(policy)}">
@@ -23,9 +24,15 @@ export function webviewHtml(webview: vscode.Webview, folder: vscode.Uri, bundle:
 </head>
 <body>
 <div id="root"></div>
-<script nonce="${nonce}" src="${escapeHtml(script)}"></script>
+${translations()}<script nonce="${nonce}" src="${escapeHtml(script)}"></script>
 </body>
 </html>`;
+}
+
+/** Data for webview/ui/l10n.ts. A block that is no script is not run, and so not asked for a nonce; `<` could end it. */
+function translations(): string {
+  const { bundle } = vscode.l10n;
+  return bundle ? `<script type="application/json" id="l10n">${JSON.stringify(bundle).replaceAll('<', '\\u003c')}</script>\n` : '';
 }
 
 export function escapeHtml(text: string): string {

@@ -1,4 +1,5 @@
 /** What a budget would give, read off the exchange curve that the planner made: in steps of a layer the plan itself is at most a little off. */
+import { t } from '../l10n/text.ts';
 import type { ExchangePoint, PlanResult } from '../protocol/types.ts';
 
 export type Budget =
@@ -16,7 +17,7 @@ export type Exchange = Pick<PlanResult, 'exchange' | 'original_parameters' | 'or
 
 const UNITS: Readonly<Record<string, number>> = { kb: 1e3, mb: 1e6, gb: 1e9, tb: 1e12, kib: 2 ** 10, mib: 2 ** 20, gib: 2 ** 30, tib: 2 ** 40 };
 const NUMBER = String.raw`(\d+\.?\d*|\.\d+)`;
-const REMEDY = 'Type a share of the parameters (60%), a size on disk (2GB, 500MB), or a perplexity to stay below (perplexity<30).';
+const remedy = (): string => t('Type a share of the parameters (60%), a size on disk (2GB, 500MB), or a perplexity to stay below (perplexity<30).');
 
 /** Reads `60%`, `2GB` or `perplexity<30`, as the engine does. @returns undefined for nothing typed. */
 export function parseBudget(text: string): Budget | BudgetProblem | undefined {
@@ -28,19 +29,19 @@ export function parseBudget(text: string): Budget | BudgetProblem | undefined {
   const share = value(`${NUMBER}%`);
   if (share) {
     const percent = Number(share[1]);
-    return percent > 0 && percent <= 100 ? { unit: 'parameters', share: percent / 100 } : { problem: `${text.trim()} is not a share of the model.`, remedy: 'Type more than 0% and at most 100%.' };
+    return percent > 0 && percent <= 100 ? { unit: 'parameters', share: percent / 100 } : { problem: t('{0} is not a share of the model.', text.trim()), remedy: t('Type more than 0% and at most 100%.') };
   }
   const size = value(`${NUMBER}([kmgt]i?b)`);
   if (size) {
     const bytes = Number(size[1]) * (UNITS[size[2] ?? ''] ?? 0);
-    return bytes > 0 ? { unit: 'bytes', bytes } : { problem: 'A model needs more than no bytes.', remedy: REMEDY };
+    return bytes > 0 ? { unit: 'bytes', bytes } : { problem: t('A model needs more than no bytes.'), remedy: remedy() };
   }
   const perplexity = value(`perplexity<${NUMBER}`);
   if (perplexity) {
     const below = Number(perplexity[1]);
-    return below > 1 ? { unit: 'perplexity', below } : { problem: 'A perplexity is always above 1.', remedy: REMEDY };
+    return below > 1 ? { unit: 'perplexity', below } : { problem: t('A perplexity is always above 1.'), remedy: remedy() };
   }
-  return { problem: `“${text.trim()}” is not a budget.`, remedy: REMEDY };
+  return { problem: t('“{0}” is not a budget.', text.trim()), remedy: remedy() };
 }
 
 /** The point of the exchange curve where a budget is met. */
@@ -48,7 +49,7 @@ export function pointAt({ exchange, original_parameters, original_bytes }: Excha
   const [largest] = exchange;
   const smallest = exchange.at(-1);
   if (!largest || !smallest) {
-    return { problem: 'The profile gives no exchange curve.', remedy: 'Profile the model again.' };
+    return { problem: t('The profile gives no exchange curve.'), remedy: t('Profile the model again.') };
   }
   if (budget.unit === 'perplexity') {
     return belowPerplexity(exchange, largest, smallest, budget.below);
@@ -58,7 +59,7 @@ export function pointAt({ exchange, original_parameters, original_bytes }: Excha
   if (wanted < of(smallest)) {
     // Rounded up, so that what is proposed can be met.
     const least = `${Math.ceil((1000 * smallest.parameters) / original_parameters) / 10}%`;
-    return { problem: `The smallest possible is ${least} with these exclusions.`, remedy: `Type at least ${least}, or exclude less.` };
+    return { problem: t('The smallest possible is {0} with these exclusions.', least), remedy: t('Type at least {0}, or exclude less.', least) };
   }
   return between(exchange, point => of(point) <= wanted, (before, after) => (wanted - of(before)) / (of(after) - of(before))) ?? largest;
 }
@@ -71,11 +72,11 @@ export function asksForNothing({ original_parameters }: Exchange, point: Exchang
 function belowPerplexity(exchange: readonly ExchangePoint[], largest: ExchangePoint, smallest: ExchangePoint, below: number): ExchangePoint | BudgetProblem {
   const original = largest.perplexity;
   if (typeof original !== 'number') {
-    return { problem: 'The profile does not say what perplexity the original model has.', remedy: 'Type a size (60% or 2GB), or profile the perplexity.' };
+    return { problem: t('The profile does not say what perplexity the original model has.'), remedy: t('Type a size (60% or 2GB), or profile the perplexity.') };
   }
   if (below <= original) {
     const least = Number(original.toPrecision(3));
-    return { problem: `The original model has a perplexity of ${least} on the profile’s text.`, remedy: `Type a perplexity above ${least}.` };
+    return { problem: t('The original model has a perplexity of {0} on the profile’s text.', least), remedy: t('Type a perplexity above {0}.', least) };
   }
   // Of the loss, which the points lie on straight lines of; it starts at none.
   const loss = Math.log(below / original);

@@ -2,6 +2,7 @@
  * What a choice of sites and bond dimension makes of a layer: modes, parameters, multiply-adds. The same arithmetic as
  * engine/bondwise/mpo.py; test/fixtures/choices.json holds a table that both are checked against.
  */
+import { t } from '../l10n/text.ts';
 import type { TensorizeRule } from '../protocol/types.ts';
 
 /** Number of sites (2 … 5), or the two-site MPO with the sites (1, in) and (out, 1). */
@@ -179,7 +180,7 @@ export function chiChoices(layers: readonly DenseLayer[], sites: Sites): readonl
  * @returns undefined for nothing typed; a problem in words, with what to type instead.
  */
 export function parseTarget(text: string): Target | { readonly problem: string; readonly remedy: string } | undefined {
-  const remedy = 'Type a bond dimension such as 64, or a share of the parameters such as 30%.';
+  const remedy = t('Type a bond dimension such as 64, or a share of the parameters such as 30%.');
   const typed = text.trim().replace(/^(χ|chi)\s*=?\s*/i, '');
   if (typed === '') {
     return undefined;
@@ -189,16 +190,16 @@ export function parseTarget(text: string): Target | { readonly problem: string; 
     const percent = Number(share[1]?.replace(',', '.'));
     return percent > 0 && percent <= 100
       ? { keep: percent / 100 }
-      : { problem: `${typed} is not a share of the parameters.`, remedy: 'Type a percentage above 0% and at most 100%, such as 30%.' };
+      : { problem: t('{0} is not a share of the parameters.', typed), remedy: t('Type a percentage above 0% and at most 100%, such as 30%.') };
   }
   const number = /^[+-]?(\d+\.?\d*|\.\d+)$/.test(typed) ? Number(typed) : NaN;
   if (Number.isNaN(number)) {
-    return { problem: `“${typed}” is not a number.`, remedy };
+    return { problem: t('“{0}” is not a number.', typed), remedy };
   }
   if (!Number.isSafeInteger(number)) {
-    return { problem: `χ is a whole number, and ${typed} is not.`, remedy };
+    return { problem: t('χ is a whole number, and {0} is not.', typed), remedy };
   }
-  return number >= 1 ? { chi: number } : { problem: `χ must be at least 1, and ${typed} is not.`, remedy };
+  return number >= 1 ? { chi: number } : { problem: t('χ must be at least 1, and {0} is not.', typed), remedy };
 }
 
 function estimateShape(layer: DenseLayer, sites: Sites, target: Target) {

@@ -1,6 +1,8 @@
 /** Filling a plan that is there with what the planner found: comments, order and all that it does not fill stay as they are. */
-import { applyEdits, createScanner, findNodeAtLocation, getNodeValue, modify, type Node, parseTree } from 'jsonc-parser';
+import { applyEdits, createScanner, findNodeAtLocation, getNodeValue, modify, type Node } from 'jsonc-parser';
+import { t } from '../l10n/text.ts';
 import type { PlanFile, TensorizeRule } from '../protocol/types.ts';
+import { jsonTree } from '../runs/files.ts';
 
 /** What the planner fills. */
 export type Filling = Pick<PlanFile, 'budget' | 'predicted' | 'calibration'> & { readonly tensorize: readonly TensorizeRule[] };
@@ -160,9 +162,9 @@ function replace(text: string, { offset, length }: Node, content: string): strin
 }
 
 function rootOf(text: string): Node {
-  const root = parseTree(text, [], { allowTrailingComma: true });
+  const root = jsonTree(text);
   if (!root) {
-    throw new Error('an empty text is not a plan');
+    throw new Error(t('an empty text is not a plan'));
   }
   return root;
 }

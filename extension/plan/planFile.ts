@@ -1,8 +1,10 @@
 /** Reading NAME.bondwise.json: JSON with comments, checked against the schema and then against the model, each mistake with its line. */
-import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, parseTree, printParseErrorCode } from 'jsonc-parser';
+import { findNodeAtLocation, getNodeValue, type JSONPath, type Node, type ParseError, printParseErrorCode } from 'jsonc-parser';
 import type { Layer, Model } from '../checkpoint/index.ts';
+import { t } from '../l10n/text.ts';
 import type { PlanFile, QuantizeRule, TensorizeRule } from '../protocol/types.ts';
 import { isPlanFile } from '../protocol/validate.js';
+import { jsonTree } from '../runs/files.ts';
 import { SelectorError, selectLayers } from './selectors.ts';
 
 export const PLAN_SUFFIX = '.bondwise.json';
@@ -38,11 +40,11 @@ export class Plan {
   /** @throws PlanError, naming the line, for what is not JSON, not a plan, or a plan that cannot be meant. */
   constructor(text: string, name: string) {
     const errors: ParseError[] = [];
-    const root = parseTree(text, errors, { allowTrailingComma: true });
+    const root = jsonTree(text, errors);
     const [first] = errors;
     if (!root || first) {
       const offset = first?.offset ?? 0;
-      throw new PlanError({ name, offset, line: lineAt(text, offset) }, `it is not JSON: ${first ? wordsOf(printParseErrorCode(first.error)) : 'it is empty'}.`, 'Mend it there.');
+      throw new PlanError({ name, offset, line: lineAt(text, offset) }, t('it is not JSON: {0}.', first ? wordsOf(printParseErrorCode(first.error)) : text.trim() === '' ? t('it is empty') : t('it nests too deep')), t('Mend it there.'));
     }
     this.#name = name;
     this.#text = text;
@@ -50,15 +52,15 @@ export class Plan {
     const value: unknown = getNodeValue(root);
     const version: unknown = typeof value === 'object' && value !== null && 'version' in value ? value.version : FORMAT;
     if (typeof version === 'number' && version > FORMAT) {
-      throw this.error(['version'], `it was made by a newer Bondwise (format ${version}; this one reads up to ${FORMAT}).`, 'Update the extension.');
+      throw this.error(['version'], t('it was made by a newer Bondwise (format {0}; this one reads up to {1}).', version, FORMAT), t('Update the extension.'));
     }
     if (!isPlanFile(value)) {
-      const { instancePath, message = 'is wrong', params } = isPlanFile.errors?.[0] ?? { instancePath: '' };
+      const { instancePath, message = t('is wrong'), params } = isPlanFile.errors?.[0] ?? { instancePath: '' };
       const unknownKey = params?.additionalProperty;
       const path = pathOf(instancePath);
       throw typeof unknownKey === 'string'
-        ? this.error([...path, unknownKey], `there is no key “${unknownKey}”${path.length > 0 ? ` in ${path.join('.')}` : ''}.`, 'Remove it, or correct its name.')
-        : this.error(path, `${path.join('.') || 'the plan'} ${message}.`, 'Mend it there.');
+        ? this.error([...path, unknownKey], t('there is no key “{0}”{1}.', unknownKey, path.length > 0 ? ` ${t('in {0}', path.join('.'))}` : ''), t('Remove it, or correct its name.'))
+        : this.error(path, `${path.join('.') || t('the plan')} ${message}.`, t('Mend it there.'));
     }
     this.file = { ...value, tensorize: value.tensorize ?? [], quantize: value.quantize ?? [] };
     const { tensorize, quantize } = this.file;
@@ -66,18 +68,18 @@ export class Plan {
       const both = tensorize.length > 0;
       throw this.error(
         both ? ['quantize'] : ['tensorize'],
-        both ? 'it has rules under tensorize and under quantize.' : 'it has no rules.',
-        both ? 'Make a plan for each, one after the other.' : 'Add rules under tensorize or under quantize.',
+        both ? t('it has rules under tensorize and under quantize.') : t('it has no rules.'),
+        both ? t('Make a plan for each, one after the other.') : t('Add rules under tensorize or under quantize.'),
       );
     }
     if (value.heal && quantize.length > 0) {
-      throw this.error(['heal'], 'what it quantizes cannot be healed: cores in few bits do not train.', 'Heal first, then quantize: a plan for each.');
+      throw this.error(['heal'], t('what it quantizes cannot be healed: cores in few bits do not train.'), t('Heal first, then quantize: a plan for each.'));
     }
     tensorize.forEach((rule, i) => this.#checkRule(rule, i));
     quantize.forEach((rule, i) => this.#checkScheme(rule, i));
     const budgets = (['minutes', 'tokens', 'epochs'] as const).filter(budget => typeof value.heal?.[budget] === 'number');
     if (value.heal && budgets.length !== 1) {
-      throw this.error(['heal', ...budgets.slice(1, 2)], `heal has ${budgets.join(' and ') || 'no budget'}.`, 'Give exactly one of minutes, tokens and epochs.');
+      throw this.error(['heal', ...budgets.slice(1, 2)], t('heal has {0}.', budgets.join(` ${t('and')} `) || t('no budget')), t('Give exactly one of minutes, tokens and epochs.'));
     }
   }
 
@@ -97,12 +99,12 @@ export class Plan {
       const matched = this.#select(model, rule, i);
       const own = matched.filter(layer => !taken.has(layer.name));
       if (own.length === 0) {
-        throw this.error(['tensorize', i], `rule ${i + 1} has no layer left: all ${matched.length} belong to earlier rules.`, 'Remove it, or put the more special rule first.');
+        throw this.error(['tensorize', i], t('rule {0} has no layer left: all {1} belong to earlier rules.', i + 1, matched.length), t('Remove it, or put the more special rule first.'));
       }
       const unfit = own.find(layer => layer.state !== 'dense' || layer.shape.length !== 2);
       if (unfit) {
-        const what = unfit.state === 'dense' ? `has the shape ${unfit.shape.join('×')} and is no matrix` : unfit.state === 'mpo' ? 'is an MPO already' : 'is quantized';
-        throw this.error(['tensorize', i, 'layers'], `${unfit.name} ${what}.`, 'Leave it out (exclude), or start from the original model.');
+        const what = unfit.state === 'dense' ? t('has the shape {0} and is no matrix', unfit.shape.join('×')) : unfit.state === 'mpo' ? t('is an MPO already') : t('is quantized');
+        throw this.error(['tensorize', i, 'layers'], `${unfit.name} ${what}.`, t('Leave it out (exclude), or start from the original model.'));
       }
       own.forEach(layer => taken.add(layer.name));
       return own;
@@ -121,7 +123,7 @@ export class Plan {
       const own = layers.length === 0 ? [] : this.#select(model, { layers, exclude }, i, 'quantize').filter(layer => !taken.has(layer.name));
       const done = own.find(layer => layer.scheme !== undefined);
       if (done) {
-        throw this.error(['quantize', i, 'layers'], `${done.name} is quantized already (${done.scheme ?? ''}).`, 'Start from the model before its quantization.');
+        throw this.error(['quantize', i, 'layers'], t('{0} is quantized already ({1}).', done.name, done.scheme ?? ''), t('Start from the model before its quantization.'));
       }
       own.forEach(layer => taken.add(layer.name));
       return own;
@@ -144,20 +146,20 @@ export class Plan {
   #checkRule(rule: TensorizeRule, i: number): void {
     const sizes = (['chi', 'keep', 'error'] as const).filter(size => typeof rule[size] === 'number');
     if (sizes.length !== 1) {
-      throw this.error(['tensorize', i, ...sizes.slice(1, 2)], `rule ${i + 1} has ${sizes.join(' and ') || 'no size'}.`, 'Give exactly one of chi, keep and error.');
+      throw this.error(['tensorize', i, ...sizes.slice(1, 2)], t('rule {0} has {1}.', i + 1, sizes.join(` ${t('and')} `) || t('no size')), t('Give exactly one of chi, keep and error.'));
     }
     if (rule.out_modes?.length !== rule.in_modes?.length) {
-      throw this.error(['tensorize', i, rule.out_modes ? 'out_modes' : 'in_modes'], `rule ${i + 1} has not as many out_modes as in_modes.`, 'Give both, one number a site.');
+      throw this.error(['tensorize', i, rule.out_modes ? 'out_modes' : 'in_modes'], t('rule {0} has not as many out_modes as in_modes.', i + 1), t('Give both, one number a site.'));
     }
   }
 
   #checkScheme({ scheme, rank }: QuantizeRule, i: number): void {
     const ranked = scheme.startsWith('low-rank');
     if (ranked && typeof rank !== 'number') {
-      throw this.error(['quantize', i, 'scheme'], `rule ${i + 1} has the scheme ${scheme} and no rank.`, 'Give a rank, such as 64.');
+      throw this.error(['quantize', i, 'scheme'], t('rule {0} has the scheme {1} and no rank.', i + 1, scheme), t('Give a rank, such as 64.'));
     }
     if (typeof rank === 'number' && !ranked && !scheme.startsWith('compensated')) {
-      throw this.error(['quantize', i, 'rank'], `rule ${i + 1} has a rank, which ${scheme} does not take.`, 'Leave it out.');
+      throw this.error(['quantize', i, 'rank'], t('rule {0} has a rank, which {1} does not take.', i + 1, scheme), t('Leave it out.'));
     }
   }
 

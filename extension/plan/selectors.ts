@@ -3,6 +3,7 @@
  * glob is what Python's `fnmatchcase` takes: `*` any characters (dots too), `?` one, `[…]` and `[!…]` sets with ranges.
  */
 import type { Layer, Model } from '../checkpoint/index.ts';
+import { t } from '../l10n/text.ts';
 
 export class SelectorError extends Error {
   readonly pattern: string;
@@ -26,8 +27,8 @@ export function selectLayers(model: Pick<Model, 'blocks'>, patterns: readonly st
   const unwanted = matchedNames(layers, exclude);
   const chosen = layers.filter((layer) => wanted.has(layer.name) && !unwanted.has(layer.name));
   if (chosen.length === 0 && wanted.size > 0) {
-    const what = `all ${wanted.size} layers that match ${patterns.join(', ')} are excluded by ${exclude.join(', ')}`;
-    throw new SelectorError(exclude[0] ?? '', `No layer is left: ${what}.`, 'Exclude fewer layers.');
+    const what = t('all {0} layers that match {1} are excluded by {2}', wanted.size, patterns.join(', '), exclude.join(', '));
+    throw new SelectorError(exclude[0] ?? '', t('No layer is left: {0}.', what), t('Exclude fewer layers.'));
   }
   return chosen;
 }
@@ -60,10 +61,10 @@ function matchedNames(layers: readonly Layer[], patterns: readonly string[]): Se
 
 function nothingMatches(pattern: string, layers: readonly Layer[]): SelectorError {
   if (layers.length === 0) {
-    return new SelectorError(pattern, `The pattern “${pattern}” matches nothing: the model has no layers in blocks.`, 'Use another model.');
+    return new SelectorError(pattern, t('The pattern “{0}” matches nothing: the model has no layers in blocks.', pattern), t('Use another model.'));
   }
   const near = nearest(pattern, layers.map((layer) => layer.name)).join(', ');
-  return new SelectorError(pattern, `The pattern “${pattern}” matches no layer. The nearest are ${near}.`, `Names are like ${near}.`);
+  return new SelectorError(pattern, t('The pattern “{0}” matches no layer. The nearest are {1}.', pattern, near), t('Names are like {0}.', near));
 }
 
 function wholeName(pattern: string): RegExp {
@@ -73,7 +74,7 @@ function wholeName(pattern: string): RegExp {
     return new RegExp(`^(?:${source})$`);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw new SelectorError(pattern, `The pattern “${pattern}” is not a regular expression: ${reason}.`, 'Mend it, or use a glob.');
+    throw new SelectorError(pattern, t('The pattern “{0}” is not a regular expression: {1}.', pattern, reason), t('Mend it, or use a glob.'));
   }
 }
 

@@ -1,10 +1,11 @@
 /** Reading NAME.sensitivity.json. A file that was cut off or damaged gives what of it can be trusted, and says what is missing. */
 import { stat, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { getNodeValue, type Node, parseTree } from 'jsonc-parser';
+import { getNodeValue, type Node } from 'jsonc-parser';
+import { t } from '../l10n/text.ts';
 import type { Cell, Curve, ProfileLayer, Sensitivity } from '../protocol/types.ts';
 import { isSensitivity } from '../protocol/validate.js';
-import { isMissing, messageOf, parseJson } from '../runs/files.ts';
+import { isMissing, jsonTree, messageOf, parseJson } from '../runs/files.ts';
 
 export const PROFILE_SUFFIX = '.sensitivity.json';
 
@@ -20,7 +21,7 @@ export async function readProfile(file: string, before?: ProfileFile): Promise<P
     const stamp = `${ino}:${size}:${mtimeNs}`;
     return before?.stamp === stamp ? before : { ...parseProfile(await readFile(file, 'utf8'), path.basename(file)), stamp };
   } catch (error) {
-    return isMissing(error) ? undefined : { problem: `${path.basename(file)} cannot be read: ${messageOf(error)}`, stamp: '' };
+    return isMissing(error) ? undefined : { problem: t('{0} cannot be read: {1}', path.basename(file), messageOf(error)), stamp: '' };
   }
 }
 
@@ -29,20 +30,20 @@ export function parseProfile(text: string, name: string): ProfileText {
   const whole = parseJson(text, name, isSensitivity);
   if ('value' in whole) {
     const { profile, dropped } = shown(whole.value);
-    return { profile, notes: dropped === 0 ? [] : [`${name}: ${dropped} curves or cells belong to no layer of the profile, or their lists differ in length; they are left out.`] };
+    return { profile, notes: dropped === 0 ? [] : [t('{0}: {1} curves or cells belong to no layer of the profile, or their lists differ in length; they are left out.', name, dropped)] };
   }
   const saved = salvage(text);
   if (!saved) {
-    return { problem: `${whole.problem}. Nothing of it can be shown: profile the model again.` };
+    return { problem: t('{0}. Nothing of it can be shown: profile the model again.', whole.problem) };
   }
   const { layers, curves = [], cells = [] } = saved;
-  const counts = `${layers.length} layers, ${curves.length} curves, ${cells.length} measured cells`;
-  return { profile: saved, notes: [`${whole.problem}. It was cut off or damaged; what can be read is shown: ${counts}. Profile the model again to fill in the rest.`] };
+  const counts = t('{0} layers, {1} curves, {2} measured cells', layers.length, curves.length, cells.length);
+  return { profile: saved, notes: [t('{0}. It was cut off or damaged; what can be read is shown: {1}. Profile the model again to fill in the rest.', whole.problem, counts)] };
 }
 
 /** What of a broken file follows the schema; undefined where that is not even the head and one layer. */
 function salvage(text: string): Sensitivity | undefined {
-  const root = parseTree(text);
+  const root = jsonTree(text);
   const end = text.trimEnd().length;
   // What reaches the end may be cut in the middle of a number: it is not taken, even where it looks right.
   const isWhole = (node: Node) => node.offset + node.length < end;

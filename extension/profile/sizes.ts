@@ -1,4 +1,5 @@
 /** The sizes to measure at, as a user types them. */
+import { t } from '../l10n/text.ts';
 import { parseTarget } from '../plan/choices.ts';
 
 export type ProfileSizes = { readonly keep: readonly number[] } | { readonly chi: readonly number[] };
@@ -7,7 +8,7 @@ export interface SizesProblem {
   readonly remedy: string;
 }
 
-const EXAMPLES = 'Type shares such as 75% 50% 30%, or bond dimensions such as 256 64 16.';
+const examples = (): string => t('Type shares such as 75% 50% 30%, or bond dimensions such as 256 64 16.');
 
 /**
  * Reads `75% 50% 30%` or `256, 64, 16`; each size once, the largest first.
@@ -19,7 +20,7 @@ export function parseSizes(text: string, rank: number): ProfileSizes | SizesProb
   for (const word of words) {
     const target = parseTarget(word);
     if (!target || 'problem' in target) {
-      return { problem: target?.problem ?? `“${word}” is not a size.`, remedy: EXAMPLES };
+      return { problem: target?.problem ?? t('“{0}” is not a size.', word), remedy: examples() };
     }
     if ('keep' in target) {
       keep.add(target.keep);
@@ -29,13 +30,13 @@ export function parseSizes(text: string, rank: number): ProfileSizes | SizesProb
   }
   const largest = Math.max(...chi);
   if (keep.size + chi.size === 0) {
-    return { problem: 'There is no size to measure at.', remedy: EXAMPLES };
+    return { problem: t('There is no size to measure at.'), remedy: examples() };
   }
   if (keep.size > 0 && chi.size > 0) {
-    return { problem: 'Shares and bond dimensions are mixed.', remedy: EXAMPLES };
+    return { problem: t('Shares and bond dimensions are mixed.'), remedy: examples() };
   }
   if (largest > rank) {
-    return { problem: `χ ${largest} is above ${rank}, the rank of the largest layer.`, remedy: `Type bond dimensions up to ${rank}.` };
+    return { problem: t('χ {0} is above {1}, the rank of the largest layer.', largest, rank), remedy: t('Type bond dimensions up to {0}.', rank) };
   }
   return keep.size > 0 ? { keep: descending(keep) } : { chi: descending(chi) };
 }

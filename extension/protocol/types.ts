@@ -13,7 +13,9 @@ export type HostMessage =
   | HostRun
   | HostHeal
   | HostMap
-  | HostDiff;
+  | HostDiff
+  | HostChat
+  | HostChatToken;
 export type RunEvent =
   | StartedEvent
   | EstimateEvent
@@ -399,6 +401,26 @@ export interface BenchmarkEvent {
   type: 'benchmark';
   benchmark: Benchmark;
 }
+export interface BenchmarkInput {
+  /**
+   * Models by name or folder, as bondwise_list_models gives them; the original among them, to compare with.
+   *
+   * @minItems 1
+   */
+  models: [string, ...string[]];
+  /**
+   * Of the LM Evaluation Harness: hellaswag, arc_easy. Empty: none, only perplexity, text, speed and size.
+   */
+  tasks?: string[];
+  /**
+   * Items of each task. 100 leave a standard error of up to 5 points; more take longer in proportion.
+   */
+  limit?: number;
+  /**
+   * Time forward pass, prefill and decode.
+   */
+  speed?: boolean;
+}
 /**
  * A figure of a model is new: all that is known of it. Takes the place of what was said of the same path before.
  */
@@ -532,9 +554,15 @@ export interface BenchmarkRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -695,6 +723,173 @@ export interface CellEvent {
   time: string;
   type: 'cell';
   cell: Cell;
+}
+export interface ChatAnswer {
+  /**
+   * Written so far.
+   */
+  tokens?: number;
+  /**
+   * Of all tokens but the first.
+   */
+  seconds?: number;
+  /**
+   * Reading the prompt, the first token included.
+   */
+  first_seconds?: number;
+  text?: string;
+  state?: 'waiting' | 'writing' | 'end' | 'length' | 'stopped' | 'failed';
+  prompt_tokens?: number | null;
+  problem?: string | null;
+}
+export interface ChatMessage {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
+}
+/**
+ * A model that is in memory.
+ */
+export interface ChatModel {
+  model: string;
+  /**
+   * Where it is: cpu, cuda:0, mps.
+   */
+  device: string;
+  dtype: string;
+  /**
+   * Bytes of its weights as they are held, not of what a conversation adds.
+   */
+  memory: number;
+  /**
+   * Its tokenizer has a chat template; without one it goes on with the text as it stands.
+   */
+  template: boolean;
+  /**
+   * Most tokens that it takes; null where its config does not say.
+   */
+  positions?: number | null;
+  /**
+   * That loading took; of a model that was there already, that it once took.
+   */
+  seconds: number;
+}
+export interface ChatReply {
+  /**
+   * Written so far.
+   */
+  tokens?: number;
+  /**
+   * Of all tokens but the first.
+   */
+  seconds?: number;
+  /**
+   * Reading the prompt, the first token included.
+   */
+  first_seconds?: number;
+  text: string;
+  prompt_tokens: number;
+  /**
+   * length: the most tokens asked for, or that it takes.
+   */
+  reason: 'end' | 'length' | 'stopped';
+}
+/**
+ * `chat/generate` → `ChatReply`, with a `chat/token` notification a token meanwhile. `$/cancelRequest` stops it: the reply comes at
+ * once, and holds what was written until then.
+ */
+export interface ChatRequest {
+  /**
+   * The folder, absolute.
+   */
+  model: string;
+  device?: string;
+  /**
+   * The hash of the folder's own Python code, which the user allows; null: none may run.
+   */
+  code?: string | null;
+  /**
+   * Of the caller's choice; what is told of this request names it.
+   */
+  turn: string;
+  /**
+   * @minItems 1
+   */
+  messages: [ChatMessage, ...ChatMessage[]];
+  /**
+   * 0: always the likeliest token.
+   */
+  temperature?: number;
+  seed?: number;
+  max_tokens?: number;
+}
+/**
+ * How answers are made; the same for all models of a panel.
+ */
+export interface ChatSettings {
+  system?: string;
+  temperature?: number;
+  seed?: number;
+  max_tokens?: number;
+}
+/**
+ * A model as a chat panel shows it.
+ */
+export interface ChatSide {
+  folder: string;
+  name: string;
+  /**
+   * Of the folder.
+   */
+  bytes: number;
+  /**
+   * away: not in memory.
+   */
+  state: 'away' | 'loading' | 'ready' | 'failed';
+  facts?: ChatModel | null;
+  /**
+   * Why it could not be loaded.
+   */
+  problem?: string | null;
+}
+/**
+ * `chat/token`
+ */
+export interface ChatToken {
+  /**
+   * Written so far.
+   */
+  tokens?: number;
+  /**
+   * Of all tokens but the first.
+   */
+  seconds?: number;
+  /**
+   * Reading the prompt, the first token included.
+   */
+  first_seconds?: number;
+  turn: string;
+  /**
+   * What comes behind the text so far; may be empty within a character of several tokens.
+   */
+  text: string;
+}
+export interface ChatTurn {
+  prompt: string;
+  /**
+   * One for each model, in their order.
+   */
+  answers: ChatAnswer[];
+}
+/**
+ * A chat panel: what the host holds and the page draws.
+ */
+export interface ChatView {
+  models: ChatSide[];
+  turns?: ChatTurn[];
+  /**
+   * What happened to the engine's process, in a sentence.
+   */
+  note?: string | null;
 }
 export interface CompareData {
   original: CompareSide;
@@ -1017,9 +1212,15 @@ export interface ExportRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1043,6 +1244,10 @@ export interface ExportResult {
    * That were contracted.
    */
   layers: number;
+  /**
+   * Weights, of layers and cores, that were stored in few bits.
+   */
+  dequantized?: number;
   parameters: number;
   bytes: number;
   compressed_parameters: number;
@@ -1290,9 +1495,15 @@ export interface HealRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -1344,6 +1555,21 @@ export interface HostCells {
   baseline?: {
     [k: string]: number;
   } | null;
+}
+/**
+ * The chat of the panel as it stands now.
+ */
+export interface HostChat {
+  type: 'chat';
+  chat: ChatView;
+}
+/**
+ * A token of the last turn's answer by the model with that number.
+ */
+export interface HostChatToken {
+  type: 'chatToken';
+  model: number;
+  token: ChatToken;
 }
 export interface HostCompare {
   type: 'compare';
@@ -1896,9 +2122,15 @@ export interface TensorizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2015,9 +2247,15 @@ export interface PerplexityRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2075,9 +2313,15 @@ export interface SampleModelRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2108,9 +2352,15 @@ export interface ProfileRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -2189,9 +2439,15 @@ export interface QuantizeRequest {
   device?: string;
   seed?: number;
   /**
-   * The user allowed this model folder's own Python code.
+   * The user allowed the model folders' own Python code, as `code` has it.
    */
   allow_code?: boolean;
+  /**
+   * What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run.
+   */
+  code?: {
+    [k: string]: string;
+  };
   /**
    * How many torchrun starts on this machine; 1: without torchrun.
    */
@@ -3108,6 +3364,28 @@ export interface ProfileInput {
    */
   measured?: boolean;
 }
+export interface QuantizeInput {
+  /**
+   * A model by its name or folder, as bondwise_list_models gives them.
+   */
+  model: string;
+  /**
+   * For all layers alike: int8, nf4, nf4-double (seconds), compensated-4, compensated-3 or compensated-2 (minutes, from a calibration text). Or a budget under which each layer gets what loses least: bits on average such as 3.5bits, or the size of the whole folder such as 120MB.
+   */
+  scheme: string;
+  /**
+   * Only these: names, globs or re: patterns. Empty: all linear layers.
+   */
+  layers?: string[];
+  /**
+   * Of the new model's folder, beside the model. Empty: as proposed.
+   */
+  name?: string;
+  /**
+   * Measure perplexity, speed and sample text of both models afterwards.
+   */
+  measure?: boolean;
+}
 /**
  * A layer is in few bits; one of the same name that came before is replaced.
  */
@@ -3276,8 +3554,16 @@ export interface WebviewRequest {
     | 'showTensors'
     | 'compareTensors'
     | 'computeDiff'
-    | 'cancelDiff';
+    | 'cancelDiff'
+    | 'sendChat'
+    | 'stopChat'
+    | 'clearChat'
+    | 'loadChat';
   argument?: string | null;
   name?: string | null;
   layers?: string[] | null;
+  /**
+   * How the answers to sendChat are made.
+   */
+  chat?: ChatSettings | null;
 }

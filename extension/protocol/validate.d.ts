@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, TensorDiffLine, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, HealInput, RunStatusInput } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, TensorDiffLine, ChatModel, ChatReply, ChatToken, ChatRequest, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, HealInput, QuantizeInput, BenchmarkInput, RunStatusInput } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -21,6 +21,10 @@ export const isTaskList: Validator<TaskList>;
 export const isTensorFacts: Validator<TensorFacts>;
 export const isTensorSpectrum: Validator<TensorSpectrum>;
 export const isTensorDiffLine: Validator<TensorDiffLine>;
+export const isChatModel: Validator<ChatModel>;
+export const isChatReply: Validator<ChatReply>;
+export const isChatToken: Validator<ChatToken>;
+export const isChatRequest: Validator<ChatRequest>;
 export const isWebviewRequest: Validator<WebviewRequest>;
 export const isHostMessage: Validator<HostMessage>;
 export const isListModelsInput: Validator<ListModelsInput>;
@@ -31,4 +35,6 @@ export const isPlanInput: Validator<PlanInput>;
 export const isRunPlanInput: Validator<RunPlanInput>;
 export const isTensorizeInput: Validator<TensorizeInput>;
 export const isHealInput: Validator<HealInput>;
+export const isQuantizeInput: Validator<QuantizeInput>;
+export const isBenchmarkInput: Validator<BenchmarkInput>;
 export const isRunStatusInput: Validator<RunStatusInput>;

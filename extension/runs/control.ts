@@ -2,6 +2,7 @@
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { t } from '../l10n/text.ts';
 import { isRunStatus } from '../protocol/validate.js';
 import type { ProcessIdentity, RunStatus } from '../protocol/types.ts';
 import { readJson, replaceJson } from './files.ts';
@@ -68,13 +69,13 @@ export async function finishRun(run: Pick<Run, 'directory'>): Promise<void> {
 export async function resumeRun(run: Pick<Run, 'directory' | 'title'>, launch: (directory: string) => Promise<void>, patience = LEAVING): Promise<void> {
   const status = await readStatus(run.directory);
   if (status && isActive(status.state) && !(await isAbandoned(run.directory, status))) {
-    throw new Error(`“${run.title}” is still at work. Cancel it first.`);
+    throw new Error(t('“{0}” is still at work. Cancel it first.', run.title));
   }
   // It tells its end before it has given back all that it held.
   const end = performance.now() + patience;
   while (status?.process && (await livesStill(status.process, status))) {
     if (performance.now() >= end) {
-      throw new Error(`“${run.title}”: its process ${status.process.pid} has not ended yet. Try again in a moment.`);
+      throw new Error(t('“{0}”: its process {1} has not ended yet. Try again in a moment.', run.title, status.process.pid));
     }
     await sleep(LEAVING_INTERVAL);
   }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import { isRunRequest } from '../protocol/validate.js';
 import type { RunRequest, RunStatus } from '../protocol/types.ts';
 import { reasonOf, replaceJson } from './files.ts';
@@ -16,7 +17,7 @@ import { isActive, type Run, type RunKind } from './run.ts';
 export async function createRun(root: string, request: RunRequest): Promise<string> {
   const checked: unknown = request;
   if (!isRunRequest(checked)) {
-    throw new Error(`The request cannot be run: ${reasonOf(isRunRequest)}`);
+    throw new Error(t('The request cannot be run: {0}', reasonOf(isRunRequest)));
   }
   const now = new Date();
   const id = runId(request.kind, now);
@@ -32,7 +33,7 @@ export async function createRun(root: string, request: RunRequest): Promise<stri
 /** The same request in a new directory. Relative paths still point to the same places: the directories are siblings. */
 export async function runAgain(run: Run): Promise<string> {
   if (!run.request) {
-    throw new Error(`${run.id} has no readable run.json: there is nothing to run again.`);
+    throw new Error(t('{0} has no readable run.json: there is nothing to run again.', run.id));
   }
   return createRun(path.dirname(run.directory), { ...run.request, created: new Date().toISOString() });
 }
@@ -40,7 +41,7 @@ export async function runAgain(run: Run): Promise<string> {
 /** Takes the directory away, not what the run has made elsewhere. @throws while the run is active. */
 export async function deleteRun(run: Run): Promise<void> {
   if (isActive(run.state)) {
-    throw new Error(`“${run.title}” is still at work. Cancel it first.`);
+    throw new Error(t('“{0}” is still at work. Cancel it first.', run.title));
   }
   // Renamed first: a removal that is cut short must not leave half a run in the list.
   const condemned = path.join(path.dirname(run.directory), `.deleted-${run.id}-${randomBytes(3).toString('hex')}`);

@@ -2,6 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import { open, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
+import { type Node, type ParseError, parseTree } from 'jsonc-parser';
+import { t } from '../l10n/text.ts';
 import type { Validator } from '../protocol/validate.js';
 
 /** The newest format that this version reads; `SCHEMA_VERSION` in the engine's schema. */
@@ -18,7 +20,7 @@ export async function readJson<T>(file: string, isValid: Validator<T>): Promise<
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
-    return isMissing(error) ? undefined : { problem: `${path.basename(file)} cannot be read: ${messageOf(error)}` };
+    return isMissing(error) ? undefined : { problem: t('{0} cannot be read: {1}', path.basename(file), messageOf(error)) };
   }
   const parsed = parseJson(text, path.basename(file), isValid);
   return 'problem' in parsed ? parsed : { value: parsed.value, text };
@@ -30,19 +32,31 @@ export function parseJson<T>(text: string, name: string, isValid: Validator<T>):
   try {
     value = JSON.parse(text);
   } catch (error) {
-    return { problem: `${name} is not JSON: ${messageOf(error)}` };
+    return { problem: t('{0} is not JSON: {1}', name, messageOf(error)) };
   }
   const version = typeof value === 'object' && value !== null && 'version' in value ? value.version : undefined;
   if (typeof version === 'number' && version > FORMAT) {
-    return { problem: `${name} was made by a newer Bondwise (format ${version}; this one reads up to ${FORMAT}). Update the extension.` };
+    return { problem: t('{0} was made by a newer Bondwise (format {1}; this one reads up to {2}). Update the extension.', name, version, FORMAT) };
   }
-  return isValid(value) ? { value } : { problem: `${name} is not valid: ${reasonOf(isValid)}` };
+  return isValid(value) ? { value } : { problem: t('{0} is not valid: {1}', name, reasonOf(isValid)) };
+}
+
+/** The tree of a JSON text, with trailing commas and comments if need be; undefined where it is empty or nests deeper than the parser goes. */
+export function jsonTree(text: string, errors: ParseError[] = []): Node | undefined {
+  try {
+    return parseTree(text, errors, { allowTrailingComma: true });
+  } catch (error) {
+    if (error instanceof RangeError) {
+      return undefined;
+    }
+    throw error;
+  }
 }
 
 /** What the validator's last call found wrong, as `options/output must be string`. */
 export function reasonOf(validator: { readonly errors?: { instancePath: string; message?: string }[] | null }): string {
   const first = validator.errors?.[0];
-  return first ? `${first.instancePath.slice(1)} ${first.message ?? 'is wrong'}`.trim() : 'it does not follow the schema';
+  return first ? `${first.instancePath.slice(1)} ${first.message ?? t('is wrong')}`.trim() : t('it does not follow the schema');
 }
 
 /** Replaces a file so that a reader sees the old or the new content, never half of it, also after a power cut. */

@@ -1,4 +1,5 @@
-/** Numbers as a person reads them. Decimal units: 1 kB is 1000 bytes. */
+/** Numbers as a person reads them, with a decimal point in every language, as they are typed. Decimal units: 1 kB is 1000 bytes. */
+import { displayLanguage } from '../l10n/text.ts';
 
 /** `0 B`, `999 B`, `1.5 kB`, `135 MB`, `2.9 GB`. */
 export function formatBytes(bytes: number): string {
@@ -46,6 +47,12 @@ export function formatPercent(fraction: number): string {
 /** Three significant digits at most, without exponent: `3.1`, `0.042`, `1 234`. */
 export function formatNumber(value: number): string {
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en').replaceAll(',', '\u202f') : String(Number(value.toPrecision(3)));
+}
+
+/** In full: `1,234`, and `1 234` where a comma would be a decimal one. */
+export function formatCount(count: number): string {
+  const text = count.toLocaleString('en');
+  return displayLanguage() === 'en' ? text : text.replaceAll(',', '\u202f');
 }
 
 function scaled(value: number, units: readonly string[]): string {

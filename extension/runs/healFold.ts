@@ -65,10 +65,11 @@ export class HealFold {
   }
 
   #rewind(step: number): void {
-    if ((this.#steps.at(-1)?.step ?? 0) < step) {
+    const isLater = (): boolean => (this.#steps.at(-1)?.step ?? -Infinity) >= step;
+    if (!isLater()) {
       return;
     }
-    while ((this.#steps.at(-1)?.step ?? 0) >= step) {
+    while (isLater()) {
       this.#steps.pop();
     }
     for (const later of [...this.#validations.keys()].filter(key => key >= step)) {

@@ -1,5 +1,6 @@
 /** Reads `events.ndjson` from where the last read ended. Never the whole file again, and never long at a time. */
 import { open } from 'node:fs/promises';
+import { t } from '../l10n/text.ts';
 import { isRunEvent } from '../protocol/validate.js';
 import type { RunEvent } from '../protocol/types.ts';
 import { isMissing, messageOf, reasonOf } from './files.ts';
@@ -73,7 +74,7 @@ export class Journal {
       if (isMissing(error)) {
         this.#reset();
       } else {
-        this.#problem ??= `events.ndjson cannot be read: ${messageOf(error)}`;
+        this.#problem ??= t('events.ndjson cannot be read: {0}', messageOf(error));
       }
     }
     return before.summary !== this.#summary || before.problem !== this.#problem;
@@ -104,7 +105,7 @@ export class Journal {
     // A copy: the buffer that this is a part of is written over by the next read.
     this.#rest = Buffer.from(bytes.subarray(start));
     if (this.#rest.length > LONGEST_LINE) {
-      this.#problem ??= `line ${this.#line + 1} of events.ndjson is longer than ${LONGEST_LINE} bytes`;
+      this.#problem ??= t('line {0} of events.ndjson is longer than {1} bytes', this.#line + 1, LONGEST_LINE);
       this.#rest = Buffer.alloc(0);
     }
   }
@@ -112,11 +113,11 @@ export class Journal {
   #take(text: string): void {
     const event = parseEvent(text);
     if (typeof event === 'string') {
-      this.#problem ??= `line ${this.#line} of events.ndjson ${event}`;
+      this.#problem ??= t('line {0} of events.ndjson {1}', this.#line, event);
       return;
     }
     if (event.seq > this.#fold.seq + 1) {
-      this.#problem ??= `events.ndjson lacks the events ${this.#fold.seq + 1} to ${event.seq - 1}`;
+      this.#problem ??= t('events.ndjson lacks the events {0} to {1}', this.#fold.seq + 1, event.seq - 1);
     }
     if (event.type === undefined) {
       this.#fold.skip(event.seq);
@@ -138,12 +139,12 @@ function parseEvent(text: string): RunEvent | UnknownEvent | string {
   try {
     value = JSON.parse(text);
   } catch {
-    return `is not JSON: ${text.slice(0, 80)}`;
+    return t('is not JSON: {0}', text.slice(0, 80));
   }
   if (isRunEvent(value)) {
     return value;
   }
   const reason = reasonOf(isRunEvent);
   const seq = typeof value === 'object' && value !== null && 'seq' in value ? value.seq : undefined;
-  return reason.includes('must be in oneOf') && typeof seq === 'number' ? { seq } : `is not a valid event: ${reason}`;
+  return reason.includes('must be in oneOf') && typeof seq === 'number' ? { seq } : t('is not a valid event: {0}', reason);
 }

@@ -6,6 +6,7 @@ import { readFile } from 'node:fs/promises';
 import os from 'node:os';
 import { execa } from 'execa';
 import type { ProcessIdentity } from '../protocol/types.ts';
+import { descendants, parseStat, processTable } from './processTable.ts';
 
 /** A process of another host counts as alive as long as its status file is younger than this, in milliseconds. */
 export const REMOTE_SILENCE = 60_000;
@@ -40,13 +41,17 @@ export function isIdentity(value: unknown): value is ProcessIdentity {
 
 /**
  * Sends a signal to the process and its whole group. Nothing is sent when the process id now belongs to another process.
- * When the leader has died but others of its group live, they get the signal: the system gives no process the id of a group in use.
+ * With SIGKILL everything below the process gets it too. When the leader has died but others of its group live, they get the signal: the system gives no process the id of a group in use.
  * @returns whether anything was there to get the signal.
  */
 export async function signalGroup(identity: ProcessIdentity, signal: NodeJS.Signals): Promise<boolean> {
   const now = await identify(identity.pid);
   if (isRemote(identity) || identity.pid <= 1 || (now !== undefined && now.started !== identity.started)) {
     return false;
+  }
+  if (signal === 'SIGKILL' && now !== undefined) {
+    // Nobody passes this signal on: what has a session of its own would be left behind.
+    descendants(await processTable(), identity.pid).forEach(pid => send(pid, signal));
   }
   // A run started by hand from a script is not the leader of a group: then only the process itself is ours.
   return send(-identity.pid, signal) || (now !== undefined && send(identity.pid, signal));
@@ -62,11 +67,9 @@ function send(target: number, signal: NodeJS.Signals): boolean {
 
 async function startedByProc(pid: number): Promise<string | undefined> {
   try {
-    const [stat, boot] = await Promise.all([readFile(`/proc/${pid}/stat`, 'utf8'), readFile('/proc/sys/kernel/random/boot_id', 'utf8')]);
-    // The second field is the program's name in parentheses and may hold anything, also parentheses and spaces.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    const [state, start] = [fields[0], fields[19]];
-    return state === undefined || 'ZXx'.includes(state) || start === undefined ? undefined : `linux:${boot.trim()}:${start}`;
+    const [text, boot] = await Promise.all([readFile(`/proc/${pid}/stat`, 'utf8'), readFile('/proc/sys/kernel/random/boot_id', 'utf8')]);
+    const row = parseStat(text);
+    return row === undefined || 'ZXx'.includes(row.state) ? undefined : `linux:${boot.trim()}:${row.start}`;
   } catch {
     return undefined;
   }
@@ -74,6 +77,11 @@ async function startedByProc(pid: number): Promise<string | undefined> {
 
 async function startedByPs(pid: number): Promise<string | undefined> {
   const { stdout } = await execa('ps', ['-o', 'stat=,lstart=', '-p', String(pid)], { env: { LC_ALL: 'C' }, reject: false });
-  const found = /^(\S+)\s+(.+)$/.exec(stdout.trim());
+  return startOf(stdout);
+}
+
+/** Of `ps -o stat=,lstart=`; undefined for no process and for unreaped remains. */
+export function startOf(ps: string): string | undefined {
+  const found = /^(\S+)\s+(.+)$/.exec(ps.trim());
   return !found || found[1]?.startsWith('Z') ? undefined : `ps:${found[2]}`;
 }

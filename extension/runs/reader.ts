@@ -1,6 +1,7 @@
 /** One run directory, read again and again: only what changed is read, and only as far as it is new. */
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
+import { t } from '../l10n/text.ts';
 import { isRunRequest, isRunResult, isRunStatus, type Validator } from '../protocol/validate.js';
 import type { RunRequest, RunResult, RunStatus } from '../protocol/types.ts';
 import { FINISH, isAbandoned, settleAbandoned } from './control.ts';
@@ -102,7 +103,7 @@ function snapshot(directory: string, request: Read<RunRequest>, status: Read<Run
   const asked = valueOf(request);
   const stands = valueOf(status);
   const made = valueOf(result);
-  const problem = request === undefined ? 'run.json is missing' : (problemOf(request) ?? problemOf(status) ?? problemOf(result) ?? journal.problem);
+  const problem = request === undefined ? t('run.json is missing') : (problemOf(request) ?? problemOf(status) ?? problemOf(result) ?? journal.problem);
   const state: RunState = asked === undefined || problemOf(status) !== undefined ? 'invalid' : (stands?.state ?? 'queued');
   return {
     id,

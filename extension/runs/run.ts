@@ -1,4 +1,5 @@
 /** A run as the views see it, and what they show of it: pure functions. */
+import { t } from '../l10n/text.ts';
 import type { ErrorInfo, Progress, RunRequest, RunResult, RunStatus } from '../protocol/types.ts';
 import { EMPTY_SUMMARY, type RunSummary } from './fold.ts';
 import { formatDuration, formatNumber } from './format.ts';
@@ -59,19 +60,19 @@ export function madeBy(run: Pick<Run, 'result'>): string | undefined {
   return run.result?.kind === 'sample-model' || run.result?.kind === 'export' ? run.result.output : compressedBy(run);
 }
 
-const STATE_WORDS: Record<RunState, string> = {
-  queued: 'Queued',
-  running: 'Running',
-  cancelling: 'Cancelling…',
-  cancelled: 'Cancelled',
-  failed: 'Failed',
-  interrupted: 'Interrupted',
-  done: 'Done',
-  invalid: 'Cannot be read',
-};
+const STATE_WORDS = (): Record<RunState, string> => ({
+  queued: t('Queued'),
+  running: t('Running'),
+  cancelling: t('Cancelling…'),
+  cancelled: t('Cancelled'),
+  failed: t('Failed'),
+  interrupted: t('Interrupted'),
+  done: t('Done'),
+  invalid: t('Cannot be read'),
+});
 
 export function stateText(state: RunState): string {
-  return STATE_WORDS[state];
+  return STATE_WORDS()[state];
 }
 
 /** Fraction done of the current phase, in [0, 1]; undefined when it is not known. */
@@ -89,10 +90,10 @@ export function progressText(run: Run): string {
     return errorOf(run)?.message ?? stateText(run.state);
   }
   if (run.state === 'done') {
-    return run.result ? `${stateText(run.state)} in ${formatDuration(run.result.seconds)}` : stateText(run.state);
+    return run.result ? t('{0} in {1}', stateText(run.state), formatDuration(run.result.seconds)) : stateText(run.state);
   }
   if (run.state === 'queued') {
-    return phaseOf(run) ?? 'Waiting for its turn';
+    return phaseOf(run) ?? t('Waiting for its turn');
   }
   return run.state === 'running' ? workingText(run) : stateText(run.state);
 }
@@ -131,21 +132,39 @@ function phaseOf(run: Run): string | undefined {
 function countParts({ done, total, unit, rate }: Progress): string[] {
   const parts = Number.isInteger(total) && total < 100_000 ? [`${singular(unit)} ${Math.floor(done)}/${total}`] : [];
   if (typeof rate === 'number' && rate > 0) {
-    parts.push(rate >= 0.1 ? `${formatNumber(rate)} ${plural(unit)}/s` : `${formatDuration(1 / rate)} per ${singular(unit)}`);
+    parts.push(rate >= 0.1 ? `${formatNumber(rate)} ${plural(unit)}/s` : t('{0} per {1}', formatDuration(1 / rate), singular(unit)));
   }
   return parts;
 }
 
 /** In whole minutes where there are some: an estimate is no surer, and the row is narrow. */
 function etaParts({ eta }: Progress): string[] {
-  return typeof eta === 'number' && eta >= 0 ? [`${formatDuration(eta < 90 ? eta : 60 * Math.round(eta / 60))} left`] : [];
+  return typeof eta === 'number' && eta >= 0 ? [t('{0} left', formatDuration(eta < 90 ? eta : 60 * Math.round(eta / 60)))] : [];
 }
 
+/** What the engine counts, in the words of the editor's language; a unit that is new to this version as it is. */
+const unitWords = (): Readonly<Partial<Record<string, readonly [one: string, many: string]>>> => ({
+  blocks: [t('block'), t('blocks')],
+  cells: [t('cell'), t('cells')],
+  layers: [t('layer'), t('layers')],
+  models: [t('model'), t('models')],
+  requests: [t('request'), t('requests')],
+  rounds: [t('round'), t('rounds')],
+  sequences: [t('sequence'), t('sequences')],
+  steps: [t('step'), t('steps')],
+  tasks: [t('task'), t('tasks')],
+  tokens: [t('token'), t('tokens')],
+});
+
 function singular(unit: string): string {
-  return unit.endsWith('s') ? unit.slice(0, -1) : unit;
+  return unitWords()[plainPlural(unit)]?.[0] ?? (unit.endsWith('s') ? unit.slice(0, -1) : unit);
 }
 
 function plural(unit: string): string {
+  return unitWords()[plainPlural(unit)]?.[1] ?? plainPlural(unit);
+}
+
+function plainPlural(unit: string): string {
   return unit.endsWith('s') ? unit : `${unit}s`;
 }
 

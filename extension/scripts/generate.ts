@@ -1,6 +1,7 @@
 /**
  * `npm run generate [-- --check]`: the engine's schema (engine/bondwise/schema/) → extension/protocol/{schema.json,types.ts,validate.js},
- * and plan.schema.json, by which VS Code itself checks and completes a plan file. The manifest gets the schemas of the tools' input.
+ * and plan.schema.json, by which VS Code itself checks and completes a plan file. The manifest gets the schemas of the tools' input;
+ * extension/docs gets a page of commands, of settings and of files.
  * With --check nothing is written and the exit status says whether the files are up to date.
  */
 import { readFile, writeFile } from 'node:fs/promises';
@@ -9,6 +10,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import standaloneCode from 'ajv/dist/standalone/index.js';
 import { execa } from 'execa';
 import { compile, type JSONSchema } from 'json-schema-to-typescript';
+import { commandsPage, filesPage, type Manifest, settingsPage } from './docs.ts';
 import { ensureEnvironment } from './environment.ts';
 import { projectRoot } from './project.ts';
 
@@ -17,8 +19,8 @@ interface Schema {
   $defs: Record<string, JSONSchema & { title?: string }>;
 }
 
-const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'HealInput', 'RunStatusInput'];
-const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'Benchmark', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TaskList', 'TensorFacts', 'TensorSpectrum', 'TensorDiffLine', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
+const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'HealInput', 'QuantizeInput', 'BenchmarkInput', 'RunStatusInput'];
+const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'Benchmark', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TaskList', 'TensorFacts', 'TensorSpectrum', 'TensorDiffLine', 'ChatModel', 'ChatReply', 'ChatToken', 'ChatRequest', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
 const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 
 /** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */
@@ -117,7 +119,11 @@ const { stdout } = await execa(environment.python, ['-m', 'bondwise', 'schema'],
 const schema = JSON.parse(stdout) as Schema;
 const { js, dts } = validators(schema);
 const folder = 'extension/protocol';
-const files = { [`${folder}/schema.json`]: `${JSON.stringify(schema, null, 1)}\n`, [`${folder}/types.ts`]: await types(schema), [`${folder}/validate.js`]: js, [`${folder}/validate.d.ts`]: dts, [`${folder}/plan.schema.json`]: planSchema(schema), 'package.json': await manifest(schema) };
+const made = await manifest(schema);
+const [words, about] = (await Promise.all(['package.nls.json', 'extension/docs/commands.json'].map(async file => JSON.parse(await readFile(path.join(projectRoot, file), 'utf8')) as Record<string, string>))) as [Record<string, string>, Record<string, string>];
+const pages = JSON.parse(made) as Manifest;
+const docs = { 'commands.md': commandsPage(pages, words, about), 'settings.md': settingsPage(pages, words), 'files.md': filesPage(schema.$defs as Parameters<typeof filesPage>[0]) };
+const files = { [`${folder}/schema.json`]: `${JSON.stringify(schema, null, 1)}\n`, [`${folder}/types.ts`]: await types(schema), [`${folder}/validate.js`]: js, [`${folder}/validate.d.ts`]: dts, [`${folder}/plan.schema.json`]: planSchema(schema), 'package.json': made, ...Object.fromEntries(Object.entries(docs).map(([name, text]) => [`extension/docs/${name}`, text])) };
 const check = process.argv.includes('--check');
 const stale: string[] = [];
 for (const [name, text] of Object.entries(files)) {

@@ -1,8 +1,9 @@
 /** `npm run package`: the extension as bondwise-VERSION.vsix at the top of the project. */
-import { cp, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { formatBytes } from '../runs/format.ts';
+import { bundledPackages, noticesOf, sbomOf } from './notices.ts';
 import { projectRoot } from './project.ts';
 import { main, runQuiet, ScriptError, step } from './terminal.ts';
 
@@ -11,7 +12,9 @@ const vsce = path.join(projectRoot, 'node_modules/@vscode/vsce/vsce');
 /** What a user installs: bundles, assets, and the engine's source. Anything else in the package is a mistake. */
 const allowed: readonly RegExp[] = [
   /^(package\.json|package\.nls(\.[a-z-]+)?\.json|LICENSE|README\.md|CHANGELOG\.md)$/,
+  /^extension\/l10n\/bundle\.l10n\.[a-z-]+\.json$/,
   /^dist\/extension\.cjs$/,
+  /^dist\/(THIRD_PARTY_NOTICES\.txt|sbom\.cdx\.json)$/,
   /^dist\/webview\/[\w-]+\.(js|css)$/,
   /^extension\/media\/(walkthrough\/)?[\w-]+\.(svg|png)$/,
   /^extension\/protocol\/plan\.schema\.json$/,
@@ -19,14 +22,15 @@ const allowed: readonly RegExp[] = [
   /^engine\/[\w.-]+\.(lock|json)$/,
 ];
 const required: readonly string[] = [
-  'package.json', 'package.nls.json', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist/extension.cjs', 'extension/protocol/plan.schema.json', 'engine/bondwise/__main__.py', 'engine/bondwise/modeling_mpo.py',
+  'package.json', 'package.nls.json', 'package.nls.de.json', 'extension/l10n/bundle.l10n.de.json', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist/extension.cjs', 'dist/THIRD_PARTY_NOTICES.txt', 'dist/sbom.cdx.json', 'extension/protocol/plan.schema.json',
+  'engine/bondwise/__main__.py', 'engine/bondwise/modeling_mpo.py',
   'engine/bondwise/modelmap.json', 'engine/requirements.lock',
 ];
 const largest = 2_000_000;
 
 /** The parts of the project that the package is made of. vsce walks all folders beside them too, and those of the tests are huge. */
 const parts: readonly string[] = [
-  'package.json', 'package.nls.json', '.vscodeignore', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist', 'extension/media', 'extension/protocol/plan.schema.json', 'engine',
+  'package.json', 'package.nls.json', 'package.nls.de.json', 'extension/l10n', '.vscodeignore', 'LICENSE', 'README.md', 'CHANGELOG.md', 'dist', 'extension/media', 'extension/protocol/plan.schema.json', 'engine',
 ];
 
 /** Builds, packages and checks the extension. Returns the path of the VSIX, which appears only when it passed. */
@@ -36,6 +40,7 @@ export async function packageExtension(): Promise<string> {
   const stage = await mkdtemp(path.join(tmpdir(), 'bondwise-package-'));
   try {
     await runQuiet(process.execPath, ['esbuild.mjs', '--production'], { cwd: projectRoot, failure: 'The extension does not build.' });
+    await writeNotices();
     for (const part of parts) {
       await cp(path.join(projectRoot, part), path.join(stage, part), { recursive: true });
     }
@@ -58,6 +63,16 @@ export async function packageExtension(): Promise<string> {
     await rm(stage, { recursive: true, force: true });
   }
   return target;
+}
+
+/** Beside the bundles that they are about. */
+async function writeNotices(): Promise<void> {
+  const dist = path.join(projectRoot, 'dist');
+  const bundled = JSON.parse(await readFile(path.join(dist, 'bundled.json'), 'utf8')) as readonly string[];
+  const packages = await bundledPackages(bundled);
+  await writeFile(path.join(dist, 'THIRD_PARTY_NOTICES.txt'), noticesOf(packages));
+  const lock = await readFile(path.join(projectRoot, 'engine/requirements.lock'), 'utf8');
+  await writeFile(path.join(dist, 'sbom.cdx.json'), `${JSON.stringify(sbomOf(await version(), packages, lock), null, 1)}\n`);
 }
 
 /** `engineFiles` are those of the engine's source: a folder of it that .vscodeignore does not name would be missed by every user. */

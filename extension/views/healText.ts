@@ -1,4 +1,5 @@
 /** Words on healing that views, steps and the panel share. Without VS Code: the panel has none. */
+import { t } from '../l10n/text.ts';
 import type { HealData, HealResult } from '../protocol/types.ts';
 import { formatNumber } from '../runs/format.ts';
 
@@ -8,23 +9,23 @@ export function describeData(data: readonly HealData[] | undefined): string {
   const names = sources.map(source => describeSource(source.data));
   const weights = sources.map(({ weight = 1 }) => weight);
   const shares = new Set(weights).size > 1 ? ` (${weights.join(':')})` : '';
-  return `${names.length > 1 ? `${names.slice(0, -1).join(', ')} and ${names.at(-1) ?? ''}` : (names[0] ?? '')}${shares}`;
+  return `${names.length > 1 ? t('{0} and {1}', names.slice(0, -1).join(', '), names.at(-1) ?? '') : (names[0] ?? '')}${shares}`;
 }
 
 export function describeSource(data: string): string {
   if (data === 'builtin') {
-    return 'the built-in text';
+    return t('the built-in text');
   }
   if (data === 'self') {
-    return 'text that the original writes';
+    return t('text that the original writes');
   }
-  return /\.(txt|jsonl)$/i.test(data) ? (data.split(/[\\/]/).at(-1) ?? data) : `data set ${data}`;
+  return /\.(txt|jsonl)$/i.test(data) ? (data.split(/[\\/]/).at(-1) ?? data) : t('data set {0}', data);
 }
 
 /** `perplexity 51.2 → 30.1 (original 21.0)`, on the text that was held back. */
 export function healedPerplexity({ start_loss, best_loss, teacher_loss }: HealResult): string {
-  const original = typeof teacher_loss === 'number' ? ` (original ${perplexityOf(teacher_loss)})` : '';
-  return `perplexity ${perplexityOf(start_loss)} → ${perplexityOf(best_loss)}${original}`;
+  const original = typeof teacher_loss === 'number' ? ` ${t('(original {0})', perplexityOf(teacher_loss))}` : '';
+  return t('perplexity {0} → {1}{2}', perplexityOf(start_loss), perplexityOf(best_loss), original);
 }
 
 /** Of a cross entropy in nats per token. */

@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import { type Layer, type Model, type OtherGroup, reasonOf, type Tensor } from '../checkpoint/index.ts';
 import { worstOf } from '../profile/levels.ts';
 import type { Evaluation } from '../protocol/types.ts';
-import { formatBytes, formatParameters, formatPercent } from '../runs/format.ts';
+import { formatBytes, formatCount, formatParameters, formatPercent } from '../runs/format.ts';
 import { blockUri, layerUri, modelUri, type SensitivityMark } from './decorations.ts';
 import { healedPerplexity } from './healText.ts';
 import { formatMeasured, formatShare } from './measured.ts';
@@ -57,7 +57,7 @@ export function treeTooltip(node: TreeNode, found?: ModelSensitivity): vscode.Ma
     return tooltip(node.tensor.name, [
       [vscode.l10n.t('Shape'), shapeText(node.tensor.shape)],
       [vscode.l10n.t('Type'), node.tensor.dtype],
-      [vscode.l10n.t('Parameters'), node.tensor.parameters.toLocaleString('en')],
+      [vscode.l10n.t('Parameters'), formatCount(node.tensor.parameters)],
       [vscode.l10n.t('Size'), formatBytes(node.tensor.bytes)],
     ]);
   }
@@ -255,7 +255,7 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
   return tooltip(model.name, [
     [vscode.l10n.t('Folder'), shortPath(folder)],
     ...(model.architecture ? [[vscode.l10n.t('Architecture'), model.architecture] as const] : []),
-    [vscode.l10n.t('Parameters'), model.parameters.toLocaleString('en')],
+    [vscode.l10n.t('Parameters'), formatCount(model.parameters)],
     [vscode.l10n.t('Size'), formatBytes(model.bytes)],
     [vscode.l10n.t('Types'), model.dtypes.map(({ dtype, bytes }) => `${dtype} ${formatPercent(bytes / Math.max(1, model.bytes))}`).join(', ')],
     [vscode.l10n.t('Blocks'), String(model.blocks.length)],
@@ -281,7 +281,7 @@ function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownS
 function healedLines({ lineage }: Model): readonly (readonly [string, string])[] {
   return (lineage?.healing ?? []).map(({ result, created }) => [
     vscode.l10n.t('Healed'),
-    vscode.l10n.t('{0}: {1} on the text held back, {2} steps', new Date(created).toLocaleDateString(), healedPerplexity(result), result.steps),
+    vscode.l10n.t('{0}: {1} on the text held back, {2} steps', new Date(created).toLocaleDateString(vscode.env.language), healedPerplexity(result), result.steps),
   ]);
 }
 
@@ -291,7 +291,7 @@ function layerLines(layer: Layer, model: Model, found: ModelSensitivity | undefi
     [vscode.l10n.t('State'), stateText(layer)],
     [vscode.l10n.t('Shape'), vscode.l10n.t('{0} (out × in){1}', shapeText(layer.shape), layer.transposed ? vscode.l10n.t(', stored transposed') : '')],
     [vscode.l10n.t('Type'), layer.dtype],
-    [vscode.l10n.t('Parameters'), layer.parameters.toLocaleString('en')],
+    [vscode.l10n.t('Parameters'), formatCount(layer.parameters)],
     [vscode.l10n.t('Size'), vscode.l10n.t('{0} of the model’s {1}', formatBytes(layer.bytes), formatBytes(model.bytes))],
     ...(value && found ? [[vscode.l10n.t('Sensitivity'), sensitivityText(value, found.file)] as const] : []),
   ];

@@ -4,7 +4,9 @@ import * as vscode from 'vscode';
 import type { Evaluation, HealResult, LayerFigures, QuantizedLayer, QuantizeResult, SchemeChoice, TensorizeResult } from '../protocol/types.ts';
 import { formatBytes, formatDuration, formatNumber, formatParameters, formatPercent } from '../runs/format.ts';
 import type { RunSummary } from '../runs/fold.ts';
-import { errorOf, type Run, type RunKind } from '../runs/run.ts';
+import { madeFrom, madeInto } from '../runs/lineage.ts';
+import { requestFacts, requestPath } from '../runs/requestFacts.ts';
+import { errorOf, type Run, type RunKind, stateText } from '../runs/run.ts';
 import { healFigures } from './healDetails.ts';
 import { formatMeasured, formatShare } from './measured.ts';
 import { planFigures } from './planDetails.ts';
@@ -21,29 +23,47 @@ export interface Detail {
   readonly full?: string;
   readonly contextValue: string;
   readonly children?: readonly Detail[];
+  /** The directory of the run that the row stands for, where that is another one. */
+  readonly run?: string;
 }
 
-export function runDetails(run: Run): readonly Detail[] {
+/** @param all the runs that it may have come from or gone into. */
+export function runDetails(run: Run, all: readonly Run[] = []): readonly Detail[] {
   return [
     ...errors(run),
     ...warnings(run),
-    ...figures(run),
-    ...planFigures(run),
-    ...profileFigures(run),
-    ...healFigures(run),
-    ...layers(run),
-    ...quantizedLayers(run),
+    ...figureDetails(run),
     ...(run.request && 'model' in run.request
-      ? [plain('model', vscode.l10n.t('Model'), shortPath(path.resolve(run.directory, run.request.model)), 'package')]
+      ? [{ ...plain('model', vscode.l10n.t('Model'), shortPath(requestPath(run.directory, run.request.model)), 'package'), ...runRows(madeFrom(run, all)) }]
       : []),
     ...(run.request?.kind === 'benchmark'
-      ? [plain('models', vscode.l10n.t('Models'), oneLine(run.request.options.models.map(model => path.basename(model)).join(', ')), 'package')]
+      ? [{ ...plain('models', vscode.l10n.t('Models'), oneLine(run.request.options.models.map(model => path.basename(model)).join(', ')), 'package'), ...runRows(madeFrom(run, all)) }]
       : []),
     ...(run.request && 'output' in run.request.options
-      ? [plain('output', vscode.l10n.t('Output'), shortPath(path.resolve(run.directory, run.request.options.output)), outputIcon(run.request.kind))]
+      ? [{ ...plain('output', vscode.l10n.t('Output'), shortPath(requestPath(run.directory, run.request.options.output)), outputIcon(run.request.kind)), ...runRows(madeInto(run, all)) }]
       : []),
+    ...request(run),
     ...machine(run),
   ];
+}
+
+/** What came of it. */
+export function figureDetails(run: Run): readonly Detail[] {
+  return [...figures(run), ...planFigures(run), ...profileFigures(run), ...healFigures(run), ...layers(run), ...quantizedLayers(run)];
+}
+
+/** Other runs below a model: what made it, or what was made of it. */
+function runRows(runs: readonly Run[]): Pick<Detail, 'children'> {
+  const rows = runs.map(other => ({ ...plain(`run.${other.id}`, oneLine(other.title), stateText(other.state), 'history'), contextValue: 'detail.run', run: other.directory }));
+  return rows.length > 0 ? { children: rows } : {};
+}
+
+function request(run: Run): readonly Detail[] {
+  if (!run.request) {
+    return [];
+  }
+  const rows = requestFacts(run.request).map(([key, value]) => ({ ...plain(`request.${key}`, key, oneLine(value, 200), 'symbol-property'), full: value }));
+  return [{ ...plain('request', vscode.l10n.t('Request'), run.created === '' ? '' : new Date(run.created).toLocaleString(vscode.env.language), 'list-tree'), children: rows }];
 }
 
 function outputIcon(kind: RunKind): string {

@@ -68,7 +68,7 @@ export class RunsTree implements vscode.TreeDataProvider<RunsNode>, vscode.Dispo
       this.#shown = this.#store.runs.map(run => run.directory);
       return this.#store.runs.map(run => this.#nodeFor(run));
     }
-    const details = node instanceof RunNode ? runDetails(node.run) : (node.detail.children ?? []);
+    const details = node instanceof RunNode ? runDetails(node.run, this.#store.runs) : (node.detail.children ?? []);
     return details.map(detail => new DetailNode(node, detail));
   }
 
@@ -140,7 +140,7 @@ function runTooltip(run: Run): vscode.MarkdownString {
   return tooltip(run.title, [
     [vscode.l10n.t('State'), stateText(run.state)],
     ...(run.status?.phase ? [[vscode.l10n.t('Phase'), run.status.phase] as const] : []),
-    ...(run.created ? [[vscode.l10n.t('Asked for'), new Date(run.created).toLocaleString()] as const] : []),
+    ...(run.created ? [[vscode.l10n.t('Asked for'), new Date(run.created).toLocaleString(vscode.env.language)] as const] : []),
     [vscode.l10n.t('Folder'), shortPath(run.directory)],
   ]);
 }

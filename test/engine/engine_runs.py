@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bondwise import compress
 from bondwise.run import start
+from bondwise.trust import code_hash
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
 
@@ -18,6 +18,8 @@ def make_run(directory: Path, kind: str, options: dict[str, Any], **request: Any
     """Writes `directory/run.json`. `request` holds what else the kind asks for (`model`), and overrides."""
     directory.mkdir(parents=True)
     document = {"version": 1, "kind": kind, "created": "2026-01-01T00:00:00Z", "title": kind, "device": "cpu", "options": options}
+    if request.get("allow_code") and "code" not in request:
+        request["code"] = {request["model"]: code_hash(Path(request["model"]))}
     (directory / "run.json").write_text(json.dumps(document | request))
     return directory
 

@@ -7,18 +7,21 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import tiny_models
 import torch
 from engine_runs import events, fail, finish, make_run, tensorize_run
-from tiny_models import save_tiny_model
+from safetensors.torch import load_file
+from tiny_models import save_tiny_model, save_wide_model
 
 from bondwise import benchmark as worker
+from bondwise import speed
 from bondwise.benchmark_file import read_benchmark
 from bondwise.benchmark_remarks import is_chance, noise_of, remarks_of
 from bondwise.harness_tasks import known_names
+from bondwise.loading import load_model
 from bondwise.run import start
 from bondwise.schema import PAPER_TASKS, Benchmark, BenchmarkModel, Perplexity, TaskMetric, TaskResult, Timing
 
@@ -110,6 +113,67 @@ def test_every_figure_of_several_models_in_one_file(models: tuple[Path, Path], d
     assert {path: path.read_bytes() for path in weights} == weights
     assert any("guessing" in remark for remark in report.remarks)
     assert any("int8 and nf4" in remark for remark in report.remarks)
+
+
+def test_quantized_folders_are_measured_like_others(tmp_path: Path) -> None:
+    """int8, nf4 and packed bits, of dense layers and of cores: every figure, the sizes those of the files."""
+    original = save_wide_model(tmp_path / "original")
+    finish(tensorize_run(tmp_path / "t", original, tmp_path / "cores", {"layers": ["*.up_proj"], "chi": 64}))
+    mixed = [{"layers": ["*.cores.*"], "scheme": "float16"}, {"layers": ["*"], "scheme": "nf4"}]
+    packed = [{"layers": ["*.q_proj", "*.cores.0"], "scheme": "int8"}, {"layers": ["*"], "scheme": "nf4"}]
+    recipes = {"int8": ("original", [{"layers": ["*"], "scheme": "int8"}]), "mixed": ("cores", mixed), "packed": ("cores", packed)}
+    told: dict[str, dict[str, Any]] = {}
+    for name, (source, rules) in recipes.items():
+        options = {"quantize": rules, "output": str(tmp_path / name)}
+        told[name] = finish(make_run(tmp_path / f"q-{name}", "quantize", options, model=str(tmp_path / source)))
+    everything = {"perplexity": {"length": 32, "sequences": 2}, "prompts": ["a"], "sample_tokens": 4, "speed": True, "training": False}
+    models = [original, *(tmp_path / name for name in recipes)]
+    output = tmp_path / "bits.benchmark.json"
+    finish(bench(tmp_path / "run", models, output, tasks=[], repeats=1, length=16, **everything))
+
+    report = read_benchmark(output)
+    found = by_name(report)
+    assert {name: model.scheme for name, model in found.items()} == {
+        "original": None,
+        "int8": "int8",
+        "mixed": "nf4",
+        "packed": "mixed bits",
+    }
+    for name in recipes:
+        model = found[name]
+        files = [load_file(path) for path in (tmp_path / name).glob("*.safetensors")]
+        assert told[name]["bytes"] == sum(tensor.nbytes for tensors in files for tensor in tensors.values())
+        assert model.bytes == told[name]["file_bytes"] == sum(path.stat().st_size for path in (tmp_path / name).glob("*.safetensors"))
+        assert model.original_parameters == told[name]["parameters"]
+        assert model.perplexity and found["original"].perplexity
+        assert model.perplexity.value == pytest.approx(found["original"].perplexity.value, rel=0.05)
+        assert model.samples[0].prompt == "a"
+        assert model.speed and model.speed.forward.ratio and model.speed.decode.ratio
+    assert not any("in int8 is not among" in remark for remark in report.remarks)
+
+
+def test_a_training_step_reaches_through_4_bit_weights_after_inference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes lays them out anew for inference on some CPUs, and then passes no gradient: a step would look far too fast."""
+    original = save_wide_model(tmp_path / "original")
+    options = {"quantize": [{"layers": ["*"], "scheme": "nf4"}], "output": str(tmp_path / "nf4")}
+    assert finish(make_run(tmp_path / "run", "quantize", options, model=str(original)))["backend"] == "bitsandbytes"
+    model = load_model(tmp_path / "nf4")
+    ids = torch.arange(24)[None]
+    speed._forward(model, ids)
+    clip = torch.nn.utils.clip_grad_norm_
+    without: list[int] = []
+
+    def look(parameters: Any, *arguments: Any) -> Any:
+        without.append(sum(one.grad is None for one in parameters))
+        return clip(parameters, *arguments)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", look)
+    with torch.no_grad():
+        before = cast("Any", model)(ids).logits
+    speed._training(model, ids)
+    assert without == [0, 0]
+    with torch.no_grad():
+        torch.testing.assert_close(cast("Any", model)(ids).logits, before, atol=1e-3, rtol=0)
 
 
 def test_nothing_is_measured_twice_and_new_models_and_tasks_are_added(

@@ -33,7 +33,7 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_folder(folder: Path, header: dict[str, Any] | bytes | None = None, data: bytes = bytes(8), length: int | None = None) -> Path:
     """A folder with one weight file made of exactly these bytes."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     text = header if isinstance(header, bytes) else json.dumps(A if header is None else header).encode()
     (folder / SINGLE_FILE).write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
@@ -278,6 +278,7 @@ FOREIGN: dict[str, dict[str, object]] = {
     "hidden attention kernel": {"_attn_implementation_internal": "someone/kernel"},
     "attention kernel of a part": {"_attn_implementation": {"text_config": "someone/kernel"}},
     "attention kernel in a part": {"text_config": {"_attn_implementation": "someone/kernel"}},
+    "attention kernel in one of several parts": {"parts": [{}, {"attn_implementation": "someone/kernel"}]},
     "experts kernel": {"experts_implementation": "someone/kernel"},
     "code of another repository": {"auto_map": {"AutoModelForCausalLM": "someone/repo--modeling.Model"}},
     "code outside the folder": {"auto_map": {"AutoModelForCausalLM": "../modeling.Model"}},
@@ -297,6 +298,20 @@ def test_what_would_come_from_elsewhere_is_refused_even_where_code_is_allowed(fi
 def test_harmless_values_of_the_same_fields_pass(tmp_path: Path) -> None:
     with_config(tmp_path, attn_implementation="sdpa", transformers_weights=None, configuration_files=[], use_pretrained_backbone=False)
     open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_link_out_of_the_folder_is_refused_but_for_the_hubs_cache(name: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "models--a--b" / "snapshots" / "0123")
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    (folder / name).rename(blobs / "abcd")
+    (folder / name).symlink_to("../../blobs/abcd")
+    open_checkpoint(folder)
+    (blobs / "abcd").rename(tmp_path / "secret")
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "secret")
+    refusal(folder, f"{folder / name} is a link out of its folder")
 
 
 def test_an_adapter_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from bondwise.loading import load_model, load_tokenizer
 from bondwise.run import Run
 from bondwise.schema import MPOSection
 from bondwise.streaming import streamed_log_probs
+from bondwise.trust import allowing, code_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,6 +285,33 @@ def test_a_changed_file_is_not_what_was_allowed(tmp_path: Path, foreign: Path, m
     assert "changed while the run" in fail(run)
     assert not (tmp_path / "out").exists() and not (tmp_path / "evil").exists()
     assert not events(run, "verified")
+
+
+def test_code_that_changed_since_it_was_allowed_is_not_run(tmp_path: Path, foreign: Path) -> None:
+    run = tensorize_run(tmp_path / "run", foreign, tmp_path / "out", {"layers": ["*.0.up"], "keep": 0.5}, allow_code=True)
+    with (foreign / "norm_foreign.py").open("a") as file:
+        file.write(f"import pathlib\npathlib.Path({str(tmp_path / 'evil')!r}).touch()\n")
+    assert "not those that were allowed" in fail(run)
+    assert not (tmp_path / "evil").exists()
+
+
+def test_code_is_allowed_by_its_hash_alone(tmp_path: Path, foreign: Path) -> None:
+    """A run directory that came with a folder cannot say that the user allowed something."""
+    rule = {"layers": ["*.0.up"], "keep": 0.5}
+    assert "not code that was allowed" in fail(tensorize_run(tmp_path / "a", foreign, tmp_path / "out", rule, allow_code=True, code={}))
+    with allowing({str(foreign): code_hash(foreign)}):
+        load_model(foreign, allow_code=True)
+        (foreign / "more.py").touch()
+        with pytest.raises(UserError, match=r"more\.py is not code that was allowed"):
+            load_model(foreign, allow_code=True)
+
+
+def test_the_hash_of_code_is_that_of_the_extension(tmp_path: Path) -> None:
+    """The digest that test/unit/code.test.ts computes, of the same two files."""
+    (tmp_path / "b.py").write_text("two")
+    (tmp_path / "a.py").write_text("1")
+    content = b"a.py\0" + (1).to_bytes(8, "little") + b"1b.py\0" + (3).to_bytes(8, "little") + b"two"
+    assert code_hash(tmp_path) == hashlib.sha256(content).hexdigest()
 
 
 def missing(foreign: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from engine_runs import events, fail, finish, make_run, tensorize_run
 from safetensors.torch import load_file, save_file
-from tiny_models import ARCHITECTURES, make_tokenizer, save_tiny_model
+from tiny_models import save_tiny_model, save_wide_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from bondwise.checkpoint import open_checkpoint
@@ -36,14 +36,7 @@ def home_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Generator[No
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its layers have sizes that bitsandbytes computes with in 4 bits on every CPU."""
-    config = ARCHITECTURES["llama"]()
-    config.update({"hidden_size": 128, "intermediate_size": 192, "head_dim": 32})
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("wide") / "wide"
-    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
-    make_tokenizer().save_pretrained(folder)
-    return folder
+    return save_wide_model(tmp_path_factory.mktemp("wide") / "wide")
 
 
 @pytest.fixture(scope="module")

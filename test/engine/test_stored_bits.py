@@ -28,7 +28,7 @@ def rows() -> list[dict[str, Any]]:
         for dtype in DTYPES:
             for scheme in cast("tuple[Scheme, ...]", SCHEMES):
                 backends = ["packed", "bitsandbytes"] if scheme in BITSANDBYTES else ["packed"]
-                ranks = [(5, 0)] if scheme.startswith("low-rank") else [(0, 0), (6, 4)] if scheme == "compensated-3" else [(0, 0)]
+                ranks = [(5, 0)] if scheme.startswith("low-rank") else [(0, 0), (6, 4), (6, 16)] if scheme == "compensated-3" else [(0, 0)]
                 found += [row(shape, dtype, scheme, backend, *rank) for backend in backends for rank in ranks]
     return found
 

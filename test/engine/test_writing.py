@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import time
 import tracemalloc
@@ -61,6 +62,17 @@ def cannot_exchange(first: Path, second: Path) -> bool:
 
 def left_beside(output: Path) -> list[str]:
     return [path.name for path in output.parent.iterdir() if path.name.startswith(f".{output.name}.")]
+
+
+def test_no_link_takes_a_file_of_the_users_into_a_folder_that_may_be_published(source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    (tmp_path / "secret").write_text("a token")
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "tokenizer_config.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(UserError, match="is a link out of its folder"):
+        write_model(tmp_path / "out", folder)
+    assert not (tmp_path / "out").exists() and left_beside(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "opt", "gpt_neox", "mixtral"])

@@ -103,3 +103,16 @@ def save_tiny_model(name: str, folder: Path, seed: int = 0, shards: int = 1, dty
         limit //= 2
     make_tokenizer().save_pretrained(folder)
     return folder
+
+
+def save_wide_model(folder: Path) -> Path:
+    """A small bfloat16 model, with tokenizer, whose layers have sizes that bitsandbytes computes with in 4 bits on every CPU. Returns
+    `folder`."""
+    config = ARCHITECTURES["llama"]()
+    config.update({"hidden_size": 128, "intermediate_size": 192, "head_dim": 32, "max_position_embeddings": 2048})
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    nn.Module.to(model, torch.bfloat16)
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder

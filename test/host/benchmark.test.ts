@@ -15,7 +15,7 @@ describe('Benchmark Models…', () => {
   it('asks for what was chosen, in a request that the engine takes', () => {
     const request = benchmarkRequest({ models, tasks: ['boolq'], limit: 20, shots: 0, datasets: '/data', parts: everything, chat: false }, '/models/original.benchmark.json');
     assert.ok(isRunRequest(request), JSON.stringify(isRunRequest.errors));
-    assert.ok(request.kind === 'benchmark');
+    assert.equal(request.kind, 'benchmark');
     const { options } = request;
     assert.deepEqual(options.models, ['/models/original', '/models/small']);
     assert.deepEqual([options.tasks, options.limit, options.shots, options.datasets], [['boolq'], 20, 0, '/data']);
@@ -24,7 +24,7 @@ describe('Benchmark Models…', () => {
 
   it('leaves out what was not chosen, and takes all items and the hub where nothing is said', () => {
     const request = benchmarkRequest({ models, tasks: [], limit: undefined, shots: undefined, datasets: undefined, parts: new Set(), chat: true }, '/x.benchmark.json');
-    assert.ok(isRunRequest(request) && request.kind === 'benchmark');
+    assert.ok(isRunRequest(request));
     const { options } = request;
     assert.deepEqual([options.tasks, options.limit, options.shots, options.datasets, options.perplexity, options.prompts], [[], null, null, null, null, []]);
     assert.ok(options.chat && !options.speed && !options.footprint);

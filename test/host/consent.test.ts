@@ -3,7 +3,7 @@ import { appendFile, copyFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'mocha';
 import * as vscode from 'vscode';
-import { type Model, openModel } from '../../extension/checkpoint/index.ts';
+import { codeHash, type Model, openModel } from '../../extension/checkpoint/index.ts';
 import { type ConsentContext, mayRunAgain, withConsent } from '../../extension/commands/consent.ts';
 import { requestBase } from '../../extension/commands/startRun.ts';
 import type { RunRequest } from '../../extension/protocol/types.ts';
@@ -22,7 +22,11 @@ let module: string;
 
 async function ask(): Promise<boolean | null | undefined> {
   const request: RunRequest = { kind: 'profile', ...requestBase('Profile', vscode.Uri.file(model.folder)), model: model.folder, options: { output: '/x.sensitivity.json' } };
-  return (await withConsent(context, model, request))?.allow_code;
+  const allowed = await withConsent(context, model, request);
+  if (allowed?.allow_code) {
+    assert.deepEqual(allowed.code, { [model.folder]: await codeHash(model.folder) }, 'the engine is told which code it is');
+  }
+  return allowed?.allow_code;
 }
 
 describe('consent to the code of a compressed model', () => {

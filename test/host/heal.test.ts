@@ -3,10 +3,10 @@ import { appendFile, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promis
 import path from 'node:path';
 import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
-import { type Model, openModel } from '../../extension/checkpoint/index.ts';
+import { type Layer, type Model, openModel } from '../../extension/checkpoint/index.ts';
 import { spreadItems } from '../../extension/commands/copyCommand.ts';
 import { earlierSpeed, healRequest } from '../../extension/commands/heal.ts';
-import { budgetItems, coresOf, deviceItems, type Hardware, healedName, lossItems, originalOf, parseWeights, sourceItems } from '../../extension/commands/healSteps.ts';
+import { budgetItems, trainedOf, deviceItems, type Hardware, healedName, lossItems, originalOf, parseWeights, sourceItems } from '../../extension/commands/healSteps.ts';
 import { readyPlan } from '../../extension/commands/runPlan.ts';
 import type { Api } from '../../extension/extension.ts';
 import { readCompareData } from '../../extension/panels/compareData.ts';
@@ -92,7 +92,7 @@ describe('Heal Model…', () => {
     const request = healRequest(model, { ...choices, data: [...choices.data] }, hardware, () => 100);
     assert.ok(isRunRequest(request), JSON.stringify(isRunRequest.errors));
     assert.equal(request.title, 'Heal small, 1 min');
-    assert.deepEqual(request.kind === 'heal' && request.options, {
+    assert.deepEqual(request.options, {
       data: [{ data: 'builtin', weight: 2 }, { data: 'org/name', weight: 1 }],
       minutes: 1,
       length: 256,
@@ -107,12 +107,14 @@ describe('Heal Model…', () => {
     const many = healRequest(model, { ...choices, data: [{ data: 'builtin' }], distill: 0, original: undefined, device: 'cuda', processes: 2, budget: { tokens: 1e6 }, measure: true }, { ...hardware, devices: gpus }, () => undefined);
     assert.ok(isRunRequest(many), JSON.stringify(isRunRequest.errors));
     assert.deepEqual([many.device, many.processes], ['cuda', 2]);
-    assert.ok(many.kind === 'heal' && many.options.teacher === undefined && many.options.evaluate?.length === 512 && many.options.batch === undefined);
+    assert.ok(many.options.teacher === undefined && many.options.evaluate?.length === 512 && many.options.batch === undefined);
   });
 
-  it('refuses what is not compressed, and counts what trains', async () => {
-    assert.equal(coresOf(model), 240);
-    assert.equal(coresOf(await openModel(path.join(place.folder, 'base'))), 0);
+  it('refuses what has nothing to train, and counts what trains', async () => {
+    assert.equal(trainedOf(model), 240);
+    assert.equal(trainedOf(await openModel(path.join(place.folder, 'base'))), 0);
+    const layers: Layer[] = ['3-bit', '2-bit + rank 5', 'rank 9, 16-bit', 'nf4'].map(scheme => ({ name: scheme, group: 'mlp', shape: [64, 32], dtype: 'U8', parameters: 2048, bytes: 768, state: 'quantized', scheme }));
+    assert.equal(trainedOf({ blocks: [{ index: 0, name: 'model.layers.0', layers, other: [], parameters: 0, bytes: 0 }] }), (16 + 5 + 9) * (64 + 32));
   });
 });
 

@@ -4,7 +4,10 @@ import path from 'node:path';
 import { before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
 import { endedRuns } from '../../extension/commands/cleanUpRuns.ts';
+import { isOfPlan, planFor } from '../../extension/commands/runWithChanges.ts';
 import type { Api } from '../../extension/extension.ts';
+import { Plan } from '../../extension/plan/planFile.ts';
+import type { TensorizeRequest } from '../../extension/protocol/types.ts';
 import { identify } from '../../extension/runs/process.ts';
 import { api, tensorizeResult, until, workspaceFolder, writeRun, writeStatus } from './fixtures.ts';
 
@@ -88,6 +91,44 @@ describe('the Runs view', () => {
     assert.ok(tooltip instanceof vscode.MarkdownString && !tooltip.isTrusted);
     assert.doesNotMatch(tooltip.value, /(?<!\\)\[b/);
     await rm(directory, { recursive: true });
+  });
+
+  it('shows what was asked, what a run was made from and into, and compares two of them', async () => {
+    const small = path.join(workspaceFolder(), 'small');
+    const rule = { layers: ['*.up_proj'], keep: 0.5 };
+    const first = await writeRun(root(), '20260104-000000-tensorize-0000b1', { created: '2026-01-04T00:00:00Z', title: 'First', kind: 'tensorize', options: { tensorize: [rule], output: small } }, { state: 'done' });
+    await writeFile(path.join(first, 'result.json'), JSON.stringify(tensorizeResult(small, 'model.layers.0.mlp.up_proj')));
+    const second = await writeRun(root(), '20260104-000001-tensorize-0000b2', { created: '2026-01-04T00:00:01Z', title: 'Second', model: small, options: { tensorize: [{ ...rule, keep: 0.3 }], output: `${small}-2` } }, { state: 'failed' });
+    await until('both, the first with its result', () => (extension.runs.get(first)?.result && extension.runs.get(second) ? true : undefined));
+    const children = (directory: string, id: string) => {
+      const parent = extension.runsTree.getChildren(extension.runsTree.nodeOf(directory)).find(node => extension.runsTree.getTreeItem(node).id === `${directory}#${id}`);
+      return extension.runsTree.getChildren(parent ?? assert.fail(id)).map(node => extension.runsTree.getTreeItem(node));
+    };
+    assert.deepEqual(children(second, 'model').map(({ label, contextValue }) => [label, contextValue]), [['First', 'detail.run']]);
+    assert.deepEqual(children(first, 'output').map(({ label }) => label), ['Second']);
+    assert.ok(children(first, 'request').some(({ label, description }) => label === 'tensorize.0.keep' && description === '0.5'));
+
+    await vscode.commands.executeCommand('bondwise.compareRuns', second, [first, second]);
+    const { input } = vscode.window.tabGroups.activeTabGroup.activeTab ?? {};
+    assert.ok(input instanceof vscode.TabInputTextDiff);
+    const [left, right] = await Promise.all([input.original, input.modified].map(async uri => (await vscode.workspace.openTextDocument(uri)).getText()));
+    assert.match(left ?? '', /^# First\nDone\n[^]*tensorize\.0\.keep: 0\.5\n[^]*## Figures\nParameters: 7\.3 K → 6\.8 K/);
+    assert.match(right ?? '', /^# Second\nFailed\n[^]*tensorize\.0\.keep: 0\.3\n/);
+    await vscode.commands.executeCommand('workbench.action.closeActiveEditor');
+    await rm(first, { recursive: true });
+    await rm(second, { recursive: true });
+  });
+
+  it('runs again with changes as a plan where the questions ask for less than the run did', () => {
+    const rules: TensorizeRequest['options']['tensorize'] = [{ layers: ['*.up_proj'], keep: 0.5 }, { layers: ['*.q_proj'], chi: 4, method: 'fisher' }];
+    const request: TensorizeRequest = { kind: 'tensorize', version: 1, created: '', title: '', model: path.join(workspaceFolder(), 'base'), options: { tensorize: rules, output: path.join(workspaceFolder(), 'small'), evaluate: null } };
+    assert.ok(isOfPlan(request));
+    assert.ok(!isOfPlan({ ...request, options: { ...request.options, tensorize: [{ layers: ['*'], keep: 0.5, exclude: [] }] } }));
+    const { file, text } = planFor(request);
+    assert.equal(file, path.join(workspaceFolder(), 'small.bondwise.json'));
+    const plan = new Plan(text, 'small.bondwise.json').file;
+    // What reads plans makes objects without a prototype.
+    assert.deepEqual([plan.model, plan.output, structuredClone(plan.tensorize)], ['base', 'small', rules]);
   });
 
   it('offers runs that have ended to be cleaned up, the largest first, with what each frees', async () => {

@@ -125,7 +125,7 @@ describe('Tensorize…', () => {
     const request = requestOf(chosen, { sites: 3, method: 'plain', target: { keep: 0.25 }, name: 'new', measure: true });
     assert.ok(isRunRequest(request), JSON.stringify(isRunRequest.errors));
     assert.equal(request.title, 'Tensorize 1.down_proj, 25%');
-    assert.equal(request.kind === 'tensorize' && request.model, model.folder);
+    assert.equal(request.model, model.folder);
     assert.deepEqual(request.options, {
       tensorize: [{ layers: ['model.layers.1.mlp.down_proj'], sites: 3, method: 'plain', keep: 0.25 }],
       output: path.join(place.folder, 'new'),
@@ -133,7 +133,7 @@ describe('Tensorize…', () => {
     });
     const ordered = requestOf(chosen, { sites: 'low-rank', method: 'sequential', target: { chi: 4 }, name: 'new', measure: false });
     assert.ok(isRunRequest(ordered), JSON.stringify(isRunRequest.errors));
-    assert.deepEqual(ordered.kind === 'tensorize' && [ordered.options.tensorize[0].method, ordered.options.calibration], ['sequential', { data: 'builtin' }]);
+    assert.deepEqual([ordered.options.tensorize[0].method, ordered.options.calibration], ['sequential', { data: 'builtin' }]);
     const quiet = requestOf(chosen, { sites: 'low-rank', method: 'fisher', target: { chi: 4 }, name: 'new', measure: false });
     assert.equal('evaluate' in quiet.options && quiet.options.evaluate, null);
     assert.deepEqual('calibration' in quiet.options && quiet.options.calibration, { data: 'builtin' });

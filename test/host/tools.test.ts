@@ -5,7 +5,9 @@ import { after, before, describe, it } from 'mocha';
 import * as vscode from 'vscode';
 import { EngineCommands } from '../../extension/commands/engine.ts';
 import type { Api } from '../../extension/extension.ts';
+import { benchmarkTool } from '../../extension/tools/benchmarking.ts';
 import { healTool } from '../../extension/tools/healing.ts';
+import { quantizeTool } from '../../extension/tools/quantizing.ts';
 import { planTool, profileTool, runPlanTool, tensorizeTool, type WorkingParts } from '../../extension/tools/working.ts';
 import { api, until, workspaceFolder, writeLlama } from './fixtures.ts';
 
@@ -85,9 +87,32 @@ describe('the tools for language models', () => {
     assert.match((await profileTool(parts).confirm?.({ model: 'tiny-tools', measured: true }))?.lines.join('\n') ?? '', /8 layers at 4 sizes: 32 measurements/);
     await assert.rejects(async () => tensorizeTool(parts).confirm?.({ model: 'tiny-tools', layers: ['*.up_proj'], size: 'much' }), /much/);
     await assert.rejects(async () => tensorizeTool(parts).confirm?.({ model: 'tiny-tools', layers: ['*.up_proj'], size: '50%', name: '../out' }), /not a folder name/);
-    await assert.rejects(async () => healTool(parts).confirm?.({ model: 'tiny-tools' }), /is not compressed: there is nothing to heal/);
+    await assert.rejects(async () => healTool(parts).confirm?.({ model: 'tiny-tools' }), /has nothing that heals/);
     await assert.rejects(async () => planTool(parts).confirm?.({ model: 'tiny-tools', budget: '80%' }), /no sensitivity profile yet/);
     await assert.rejects(async () => runPlanTool(parts).confirm?.({ plan: 'none.bondwise.json' }), /none\.bondwise\.json cannot be read/);
+  });
+
+  it('show what quantizing and measuring take before they are begun', async () => {
+    const quantized = await quantizeTool(parts).confirm?.({ model: 'tiny-tools', scheme: 'int8', layers: ['*.up_proj'] });
+    assert.equal(quantized?.title, 'Quantize 2×up_proj of tiny-tools?');
+    assert.match(quantized.lines.join('\n'), /2 layers, int8: \d+(\.\d)? kB → \d+(\.\d)? kB \(\d+%\) · \d+\.\d\d bits in these layers\.\nNo text is needed: that takes seconds\.\nThe new folder is .*tiny-tools-int8; the original stays\./);
+    const budget = await quantizeTool(parts).confirm?.({ model: 'tiny-tools', scheme: '3.5bits', measure: false });
+    assert.match(budget?.lines.join('\n') ?? '', /8 layers, 3\.5bits: .*3\.50 bits[^]*takes minutes[^]*tiny-tools-3-5bits[^]*Nothing will be measured/);
+    await assert.rejects(async () => quantizeTool(parts).confirm?.({ model: 'tiny-tools', scheme: 'tiny' }), /“tiny” is not a size.*int8, nf4/);
+    await assert.rejects(async () => quantizeTool(parts).confirm?.({ model: 'tiny-tools', scheme: 'int8', name: 'tiny-tools' }), /is the original/);
+    const measured = await benchmarkTool(parts).confirm?.({ models: ['tiny-tools'], tasks: ['arc_easy', 'boolq'], limit: 50 });
+    assert.equal(measured?.title, 'Benchmark tiny-tools?');
+    assert.match(measured.lines.join('\n'), /tiny-tools: 9\.\d K, [^]*2 tasks \(arc_easy, boolq\) with at most 50 items each: up to 100 items in all[^]*tiny-tools\.benchmark\.json/);
+    await assert.rejects(async () => benchmarkTool(parts).confirm?.({ models: ['tiny-tools', 'none-such'] }), /no model “none-such”/);
+  });
+
+  it('are all there to be invoked, and those that work ask for their input first', async () => {
+    for (const { name } of vscode.lm.tools.filter(tool => tool.name.startsWith('bondwise_'))) {
+      if (!['bondwise_list_models', 'bondwise_run_status'].includes(name)) {
+        await assert.rejects(answer(name, {}), new RegExp(`input of ${name} is not right`));
+      }
+    }
+    assert.ok(Array.isArray(((await answer('bondwise_run_status', {})) as { runs: unknown }).runs));
   });
 
   it('start a run whose status is told', async () => {

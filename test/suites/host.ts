@@ -9,10 +9,11 @@ const tests = process.argv[2];
 if (tests === undefined) {
   throw new Error('usage: node host.ts BUNDLE');
 }
-const server = await Server.start({ driver: true, env: { BONDWISE_HOME: process.env.BONDWISE_HOME, BONDWISE_TEST_PYTHON: process.env.BONDWISE_TEST_PYTHON } });
+const { BONDWISE_HOME, BONDWISE_TEST_PYTHON, BONDWISE_SOAK } = process.env;
+const server = await Server.start({ driver: true, env: { BONDWISE_HOME, BONDWISE_TEST_PYTHON, BONDWISE_SOAK } });
 try {
   await mkdir(path.join(server.folder, '.vscode'), { recursive: true });
-  process.exitCode = await runInHost(server, { development: projectRoot, tests, timeout: 300_000, onLine: (line) => console.log(line) });
+  process.exitCode = await runInHost(server, { development: projectRoot, tests, timeout: BONDWISE_SOAK ? 1_200_000 : 300_000, onLine: (line) => console.log(line) });
 } finally {
   await server.stop();
 }

@@ -51,6 +51,17 @@ export const suites: readonly Suite[] = [
     }),
   },
   {
+    name: 'torture',
+    about: 'a short part of npm run torture: faults and hostile input',
+    prepare: prepare.python,
+    run: async () => {
+      const env = { BONDWISE_PYTHON: await prepare.python() };
+      let output = '';
+      const status = await run([process.execPath, path.join(projectRoot, 'test/torture/torture.ts'), '--short'], { env, onOutput: (text) => (output += text) });
+      return settle(fromMocha(output), status);
+    },
+  },
+  {
     name: 'host',
     about: 'mocha inside the extension host',
     prepare: () => Promise.all([prepare.workbench(), prepare.hostBundle()]),

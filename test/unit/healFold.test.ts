@@ -59,6 +59,10 @@ describe('the fold of a healing', () => {
     expect(folded(validation(0, 4), step(2), validation(2, 3), step(4), validation(2, 2.9)).validations.map(({ loss }) => loss)).toEqual([4, 2.9]);
   });
 
+  it('takes step numbers that no engine writes', () => {
+    expect(folded(plan, step(0), step(0), step(-3), step(1)).steps.map(({ step: number }) => number)).toEqual([-3, 1]);
+  });
+
   it('keeps means over steps when it thins, weighted by the steps of each event', () => {
     const fold = new HealFold(2);
     // 1 step at loss 10, 3 steps at loss 2: the mean over four steps is 4, and 4 units of work took 1 + 3/3 units of time.

@@ -83,7 +83,7 @@ describe('the run panel', () => {
 
   it('says what is trained, towards what, on what', () => {
     expect(leadOf(view(), history())).toBe(
-      '3.0 M of 130 M parameters train (2.3%) · towards what the original says (50%) and the text · on the built-in text and b.jsonl (2:1) · steps of 4 × 256 tokens · learning rate up to 5e-4 · on cpu',
+      '3.0 M of 130 M parameters train (2.3%) · towards what the original says (50%) and the text · trained on the built-in text and b.jsonl (2:1) · steps of 4 × 256 tokens · learning rate up to 5e-4 · on cpu',
     );
     expect(describeData([{ data: 'self' }])).toBe('text that the original writes');
   });

@@ -1,8 +1,9 @@
 /** What the panel says about two models, as plain text: no DOM here, so it is tested by itself. */
 import type { CompareData, CompareSide, Evaluation, HealResult, LayerFigures } from '../../extension/protocol/types.ts';
-import { formatBytes, formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
+import { formatBytes, formatCount, formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
 import { perplexityOf } from '../../extension/views/healText.ts';
 import { formatMeasured, perplexityRange, sameSpeed } from '../../extension/views/measured.ts';
+import { t } from '../ui/l10n.ts';
 
 export interface FigureRow {
   readonly name: string;
@@ -30,25 +31,25 @@ export function figureRows(data: CompareData): readonly FigureRow[] {
   const has = (key: 'kl' | 'agreement') => [compressed, now].some(({ evaluation }) => typeof evaluation?.[key] === 'number');
   return [
     {
-      name: 'Parameters',
-      hint: 'Stored weights of the model. A tensorized layer has besides an index for each column of its cores, which counts as bytes only.',
+      name: t('Parameters'),
+      hint: t('Stored weights of the model. A tensorized layer has besides an index for each column of its cores, which counts as bytes only.'),
       ...sides(({ parameters }) => formatParameters(parameters)),
       ...changeOf(original.parameters, now.parameters, 'less'),
     },
     {
-      name: 'Size',
-      hint: 'Bytes of all tensors on disk.',
+      name: t('Size'),
+      hint: t('Bytes of all tensors on disk.'),
       ...sides(({ bytes }) => formatBytes(bytes)),
       ...changeOf(original.bytes, now.bytes, 'less'),
     },
     ...(before && after
-      ? [{ name: 'Perplexity', hint: 'How surprised the model is by text it has not seen, ± standard error. Lower is better.', ...measured(withError), ...perplexityChange(before, after) }]
+      ? [{ name: t('Perplexity'), hint: t('How surprised the model is by text it has not seen, ± standard error. Lower is better.'), ...measured(withError), ...perplexityChange(before, after) }]
       : []),
     ...(before && after && data.predicted
       ? [
           {
-            name: 'Predicted perplexity',
-            hint: 'What the plan expected on this text; in brackets, one standard error to either side.',
+            name: t('Predicted perplexity'),
+            hint: t('What the plan expected on this text; in brackets, one standard error to either side.'),
             ...sides(() => '–'),
             compressed: perplexityRange(before.perplexity, data.predicted.loss, data.predicted.loss_error),
             change: '',
@@ -59,18 +60,18 @@ export function figureRows(data: CompareData): readonly FigureRow[] {
     ...(before && after
       ? [
           {
-            name: 'Tokens per second',
-            hint: 'Forward pass over full sequences, on the device of the run; the models by turns. “Same” is a difference below the noise of the machine.',
+            name: t('Tokens per second'),
+            hint: t('Forward pass over full sequences, on the device of the run; the models by turns. “Same” is a difference below the noise of the machine.'),
             ...measured(({ tokens_per_second }) => formatNumber(tokens_per_second)),
             ...speedChange(before, after),
           },
         ]
       : []),
     ...(has('kl')
-      ? [{ name: 'KL divergence', hint: 'How far the predicted distributions are from the original’s, in nats per token. 0 is equal.', ...ofOthers(({ kl }) => (typeof kl === 'number' ? `${formatNumber(kl)} nats` : undefined)) }]
+      ? [{ name: t('KL divergence'), hint: t('How far the predicted distributions are from the original’s, in nats per token. 0 is equal.'), ...ofOthers(({ kl }) => (typeof kl === 'number' ? t('{0} nats', formatNumber(kl)) : undefined)) }]
       : []),
     ...(has('agreement')
-      ? [{ name: 'Same first choice', hint: 'Tokens where both models rank the same next token first.', ...ofOthers(({ agreement }) => (typeof agreement === 'number' ? formatPercent(agreement) : undefined)) }]
+      ? [{ name: t('Same first choice'), hint: t('Tokens where both models rank the same next token first.'), ...ofOthers(({ agreement }) => (typeof agreement === 'number' ? formatPercent(agreement) : undefined)) }]
       : []),
   ];
 }
@@ -78,8 +79,8 @@ export function figureRows(data: CompareData): readonly FigureRow[] {
 /** The validations of the healing itself: another text, and there also where nothing was measured. */
 function heldBackRow({ teacher_loss, start_loss, best_loss, best_step }: HealResult): FigureRow {
   return {
-    name: 'Perplexity, healing’s text',
-    hint: `On the part of the healing’s data that was held back. Healed is the model of step ${best_step.toLocaleString('en')}.`,
+    name: t('Perplexity, healing’s text'),
+    hint: t('On the part of the healing’s data that was held back. Healed is the model of step {0}.', formatCount(best_step)),
     original: typeof teacher_loss === 'number' ? perplexityOf(teacher_loss) : '–',
     compressed: perplexityOf(start_loss),
     healed: perplexityOf(best_loss),
@@ -94,7 +95,7 @@ export function changeOf(before: number, after: number, better: 'less' | 'more')
     return { change: '' };
   }
   if (Math.abs(ratio - 1) < 0.0005) {
-    return { change: 'same' };
+    return { change: t('same') };
   }
   const change = ratio >= 4 ? `×${formatNumber(ratio)}` : ratio > 1 ? `+${formatPercent(ratio - 1)}` : `−${formatPercent(1 - ratio)}`;
   return { change, good: ratio < 1 === (better === 'less') };
@@ -109,41 +110,41 @@ export interface Column {
 }
 
 export const COLUMNS: readonly Column[] = [
-  { id: 'name', name: 'Layer', hint: 'Module path; click to show it in the Models view.', text: layer => layer.name, order: layer => layer.name },
-  { id: 'chi', name: 'χ', hint: 'Bond dimension of each bond.', text: layer => layer.bond_dims.join(' · '), order: layer => Math.max(...layer.bond_dims) },
-  { id: 'method', name: 'Method', hint: 'How the cores were found: from the weight alone (plain), weighted by what a calibration text says of the layer, or so in sequence, each layer fitted to the compressed ones before it.', text: methodText, order: methodText },
-  { id: 'keep', name: 'Kept', hint: 'Parameters, of the original layer’s.', text: layer => formatPercent(layer.keep), order: layer => layer.keep },
+  { id: 'name', name: t('Layer'), hint: t('Module path; click to show it in the Models view.'), text: layer => layer.name, order: layer => layer.name },
+  { id: 'chi', name: 'χ', hint: t('Bond dimension of each bond.'), text: layer => layer.bond_dims.join(' · '), order: layer => Math.max(...layer.bond_dims) },
+  { id: 'method', name: t('Method'), hint: t('How the cores were found: from the weight alone (plain), weighted by what a calibration text says of the layer, or so in sequence, each layer fitted to the compressed ones before it.'), text: methodText, order: methodText },
+  { id: 'keep', name: t('Kept'), hint: t('Parameters, of the original layer’s.'), text: layer => formatPercent(layer.keep), order: layer => layer.keep },
   {
     id: 'error',
-    name: 'Relative error',
-    hint: '‖W − Ŵ‖ / ‖W‖, Frobenius norm.',
+    name: t('Relative error'),
+    hint: t('‖W − Ŵ‖ / ‖W‖, Frobenius norm.'),
     text: layer => formatPercent(layer.relative_error),
     order: layer => layer.relative_error,
   },
   {
     id: 'held_out',
-    name: 'Other text',
-    hint: 'What the method minimised, on text like the calibration text but not part of it, as a multiple of that on the calibration text: near 1× the layer will serve other texts as well, far above it needs more text.',
+    name: t('Other text'),
+    hint: t('What the method minimised, on text like the calibration text but not part of it, as a multiple of that on the calibration text: near 1× the layer will serve other texts as well, far above it needs more text.'),
     text: layer => (typeof layer.held_out === 'number' ? formatTimes(layer.held_out) : '–'),
     order: layer => layer.held_out ?? 0,
   },
   {
     id: 'multiply_adds',
-    name: 'Multiply-adds',
-    hint: 'Per token through the cores, and of the dense layer’s: above 100% it computes more than before.',
+    name: t('Multiply-adds'),
+    hint: t('Per token through the cores, and of the dense layer’s: above 100% it computes more than before.'),
     text: layer => `${formatParameters(layer.multiply_adds)} (${formatPercent(layer.multiply_adds / layer.original_multiply_adds)})`,
     order: layer => layer.multiply_adds / layer.original_multiply_adds,
   },
   {
     id: 'sites',
-    name: 'Sites',
-    hint: 'Output × input mode of each core.',
+    name: t('Sites'),
+    hint: t('Output × input mode of each core.'),
     text: layer => layer.out_modes.map((mode, site) => `${mode}×${layer.in_modes[site] ?? '?'}`).join(' · '),
     order: layer => layer.out_modes.length,
   },
 ];
 
-const METHODS = { plain: 'plain', input: 'by inputs', fisher: 'data-aware', sequential: 'in sequence' } as const;
+const METHODS = { plain: t('plain'), input: t('by inputs'), fisher: t('data-aware'), sequential: t('in sequence') } as const;
 
 function methodText(layer: LayerFigures): string {
   return METHODS[layer.method ?? 'plain'];
@@ -176,7 +177,7 @@ function perplexityChange(before: Evaluation, after: Evaluation): { readonly cha
 }
 
 function speedChange(before: Evaluation, after: Evaluation): { readonly change: string; readonly good?: boolean } {
-  return sameSpeed(before, after) ? { change: 'same' } : changeOf(before.tokens_per_second, after.tokens_per_second, 'more');
+  return sameSpeed(before, after) ? { change: t('same') } : changeOf(before.tokens_per_second, after.tokens_per_second, 'more');
 }
 
 function withError(evaluation: Evaluation): string {

@@ -3,6 +3,7 @@ import type { CompareData } from '../../extension/protocol/types.ts';
 import { Channel, type Host } from '../ui/channel.ts';
 import { Asker } from '../ui/asker.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { COLUMNS, type Sort } from './figures.ts';
 import '../ui/base.css';
@@ -47,10 +48,10 @@ function draw(): void {
 }
 
 function load(): void {
-  root.replaceChildren(busy('Reading the figures…'));
+  root.replaceChildren(busy(t('Reading the figures…')));
   channel.request('ready').catch((error: unknown) => {
     const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button('Try Again', load));
+    root.replaceChildren(problem, button(t('Try Again'), load));
   });
 }
 

@@ -2,6 +2,7 @@
 import type { CompareData, Evaluation, LayerFigures } from '../../extension/protocol/types.ts';
 import { formatParameters, formatPercent } from '../../extension/runs/format.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import { button } from '../ui/toolkit.ts';
 import { COLUMNS, figureRows, sortLayers, type FigureRow, type Sort } from './figures.ts';
 
@@ -21,27 +22,27 @@ function header(data: CompareData, actions: Actions): HTMLElement {
     'header',
     {},
     h('h1', {}, data.compressed.name),
-    h('p', { class: 'lead' }, `compared with ${data.original.name}, which it was made from${data.healing ? '; healed' : ''}`),
+    h('p', { class: 'lead' }, t('compared with {0}, which it was made from{1}', data.original.name, data.healing ? t('; healed') : '')),
     h(
       'div',
       { class: 'buttons' },
-      button('Show Model Map', () => actions.showMap()),
-      button('Show Compressed Folder', () => actions.openFolder(data.compressed.path)),
-      button('Show Original Folder', () => actions.openFolder(data.original.path)),
+      button(t('Show Model Map'), () => actions.showMap()),
+      button(t('Show Compressed Folder'), () => actions.openFolder(data.compressed.path)),
+      button(t('Show Original Folder'), () => actions.openFolder(data.original.path)),
     ),
   );
 }
 
 function figures(data: CompareData): HTMLElement {
   const { evaluation } = data.healed ?? data.compressed;
-  const heads = ['Original', 'Compressed', ...(data.healed ? ['Healed'] : []), 'Change'];
+  const heads = [t('Original'), t('Compressed'), ...(data.healed ? [t('Healed')] : []), t('Change')];
   const note = evaluation
-    ? `Measured on ${formatParameters(evaluation.tokens)} tokens of ${evaluation.data === 'builtin' ? 'the built-in text' : evaluation.data}, the same for all.`
-    : 'Perplexity, speed and sample text were not measured: Tensorize… and Heal Model… measure them when their last step says so.';
+    ? t('Measured on {0} tokens of {1}, the same for all.', formatParameters(evaluation.tokens), evaluation.data === 'builtin' ? t('the built-in text') : evaluation.data)
+    : t('Perplexity, speed and sample text were not measured: Tensorize… and Heal Model… measure them when their last step says so.');
   return h(
     'section',
     { 'aria-labelledby': 'figures' },
-    h('h2', { id: 'figures' }, 'Figures'),
+    h('h2', { id: 'figures' }, t('Figures')),
     h(
       'div',
       { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'figures' },
@@ -58,6 +59,7 @@ function figures(data: CompareData): HTMLElement {
 
 function figureRow(row: FigureRow): HTMLElement {
   const verdict = row.good === undefined ? undefined : row.good ? 'better' : 'worse';
+  const spoken = row.good === undefined ? undefined : `${row.change}, ${row.good ? t('better') : t('worse')}`;
   return h(
     'tr',
     {},
@@ -65,19 +67,19 @@ function figureRow(row: FigureRow): HTMLElement {
     h('td', {}, row.original),
     h('td', {}, row.compressed),
     row.healed === undefined ? undefined : h('td', {}, row.healed),
-    h('td', { class: verdict, 'aria-label': verdict && `${row.change}, ${verdict}` }, row.change),
+    h('td', { class: verdict, 'aria-label': spoken }, row.change),
   );
 }
 
 function samples(data: CompareData): HTMLElement | undefined {
-  const sides = ([['Original', data.original], ['Compressed', data.compressed], ['Healed', data.healed]] as const).flatMap(([title, side]) => (side?.evaluation ? [sample(title, side.evaluation)] : []));
+  const sides = ([[t('Original'), data.original], [t('Compressed'), data.compressed], [t('Healed'), data.healed]] as const).flatMap(([title, side]) => (side?.evaluation ? [sample(title, side.evaluation)] : []));
   if (sides.length < 2) {
     return undefined;
   }
   return h(
     'section',
     { 'aria-labelledby': 'samples' },
-    h('h2', { id: 'samples' }, 'What they write'),
+    h('h2', { id: 'samples' }, t('What they write')),
     h('div', { class: 'samples' }, ...sides),
   );
 }
@@ -87,19 +89,19 @@ function sample(title: string, evaluation: Evaluation): HTMLElement {
     'figure',
     {},
     h('figcaption', {}, title),
-    h('blockquote', {}, h('span', { class: 'prompt' }, evaluation.prompt), evaluation.sample || ' (nothing)'),
+    h('blockquote', {}, h('span', { class: 'prompt' }, evaluation.prompt), evaluation.sample || ` ${t('(nothing)')}`),
   );
 }
 
 function layers(all: readonly LayerFigures[], sort: Sort, actions: Actions): HTMLElement {
-  const count = all.length === 1 ? '1 layer' : `${all.length} layers`;
+  const count = all.length === 1 ? t('1 layer') : t('{0} layers', all.length);
   const before = all.reduce((sum, layer) => sum + layer.original_parameters, 0);
   const after = all.reduce((sum, layer) => sum + layer.parameters, 0);
   return h(
     'section',
     { 'aria-labelledby': 'layers' },
-    h('h2', { id: 'layers' }, 'Tensorized layers'),
-    h('p', { class: 'note' }, `${count}, ${formatParameters(before)} → ${formatParameters(after)} parameters (${formatPercent(after / before)} kept).`),
+    h('h2', { id: 'layers' }, t('Tensorized layers')),
+    h('p', { class: 'note' }, t('{0}, {1} → {2} parameters ({3} kept).', count, formatParameters(before), formatParameters(after), formatPercent(after / before))),
     h(
       'div',
       { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'layers' },
@@ -123,7 +125,7 @@ function sortHeader(column: (typeof COLUMNS)[number], sort: Sort, actions: Actio
 
 function layerRow(layer: LayerFigures, actions: Actions): HTMLElement {
   const [, ...rest] = COLUMNS;
-  const link = h('button', { type: 'button', class: 'link', title: 'Show in the Models view', 'aria-label': `Show ${layer.name} in the Models view` }, layer.name);
+  const link = h('button', { type: 'button', class: 'link', title: t('Show in the Models view'), 'aria-label': t('Show {0} in the Models view', layer.name) }, layer.name);
   link.addEventListener('click', () => actions.revealLayer(layer.name));
   return h('tr', {}, h('th', { scope: 'row' }, link), ...rest.map(column => h('td', {}, column.text(layer))));
 }

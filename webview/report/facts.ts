@@ -1,7 +1,8 @@
 /** What the report shows, from the benchmark alone: tables, chart data, texts to export. No DOM here. */
 import type { Benchmark, BenchmarkModel, TaskResult, Timing } from '../../extension/protocol/types.ts';
-import { formatBytes, formatNumber } from '../../extension/runs/format.ts';
+import { formatBytes, formatCount, formatNumber } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
+import { t } from '../ui/l10n.ts';
 
 /** Standard errors within which two values are not told apart; the engine's words use the same. */
 export const NOISE = 2;
@@ -54,15 +55,15 @@ export function taskColumns(benchmark: Benchmark): readonly TaskColumn[] {
   const all = [...found.values()];
   return all.map(task => {
     const twice = all.filter(other => other.task === task.task).length > 1;
-    return { key: taskKey(task), label: twice ? `${task.task} (${task.limit ?? 'all'}${task.chat ? ', chat' : ''})` : task.task, hint: describeTask(task) };
+    return { key: taskKey(task), label: twice ? `${task.task} (${task.limit ?? t('all')}${task.chat ? t(', chat') : ''})` : task.task, hint: describeTask(task) };
   });
 }
 
 /** `boolq, acc: 100 of 3270 items, 0 examples before each, chance 50%`. */
 export function describeTask({ task, metric, items, available, examples = 0, chance, constant, data }: TaskResult): string {
   const how = metric.filter === undefined || metric.filter === 'none' ? metric.name : `${metric.name} (${metric.filter})`;
-  const levels = [...(typeof chance === 'number' ? [`guessing scores ${percent(chance)}`] : []), ...(typeof constant === 'number' ? [`always the same answer ${percent(constant)}`] : [])];
-  return [`${task}, ${how}: ${items} of ${available} items`, `${examples} examples before each`, ...levels, ...(typeof data === 'string' ? [`data from ${data}`] : [])].join(', ');
+  const levels = [...(typeof chance === 'number' ? [t('guessing scores {0}', percent(chance))] : []), ...(typeof constant === 'number' ? [t('always the same answer {0}', percent(constant))] : [])];
+  return [t('{0}, {1}: {2} of {3} items', task, how, items, available), t('{0} examples before each', examples), ...levels, ...(typeof data === 'string' ? [t('data from {0}', data)] : [])].join(', ');
 }
 
 export function taskOf({ tasks = [] }: BenchmarkModel, key: string): TaskResult | undefined {
@@ -104,17 +105,17 @@ function sizes(benchmark: Benchmark): Table {
   const original = originalOf(benchmark);
   return {
     id: 'size',
-    title: 'Size',
-    note: 'Weights on disk; memory is what loading and a pass take in a process of its own.',
-    head: ['Model', 'Size', 'Of the original', 'Parameters', 'Precision', 'Memory', 'Load'],
+    title: t('Size'),
+    note: t('Weights on disk; memory is what loading and a pass take in a process of its own.'),
+    head: [t('Model'), t('Size'), t('Of the original'), t('Parameters'), t('Precision'), t('Memory'), t('Load')],
     rows: modelsOf(benchmark).map(model => ({
       name: model.name,
       cells: [
-        { text: formatBytes(model.bytes), hint: `${model.bytes.toLocaleString('en')} bytes` },
+        { text: formatBytes(model.bytes), hint: t('{0} bytes', formatCount(model.bytes)) },
         original ? { text: percent(model.bytes / original.bytes) } : NONE,
-        { text: (model.original_parameters ?? model.parameters).toLocaleString('en'), ...(model.mpo_layers ? { hint: `${model.mpo_layers} layers are MPOs${model.healed ? ', healed' : ''}` } : {}) },
+        { text: formatCount(model.original_parameters ?? model.parameters), ...(model.mpo_layers ? { hint: t('{0} layers are MPOs{1}', model.mpo_layers, model.healed ? t(', healed') : '') } : {}) },
         { text: model.precision },
-        model.footprint ? { text: formatBytes(model.footprint.memory), hint: `on ${model.footprint.device}, a pass over ${model.footprint.tokens} tokens` } : NONE,
+        model.footprint ? { text: formatBytes(model.footprint.memory), hint: t('on {0}, a pass over {1} tokens', model.footprint.device, model.footprint.tokens) } : NONE,
         model.footprint ? { text: `${formatNumber(model.footprint.load_seconds)} s` } : NONE,
       ],
     })),
@@ -136,19 +137,19 @@ function qualities(benchmark: Benchmark): Table | undefined {
   const hasConstant = columns.some(({ key }) => typeof first(key)?.constant === 'number');
   return {
     id: 'quality',
-    title: 'Quality',
-    note: '± one standard error. ≈ marks a score within two standard errors of guessing, or of always giving the same answer.',
-    head: ['Model', 'Perplexity', ...columns.map(({ label }) => label)],
+    title: t('Quality'),
+    note: t('± one standard error. ≈ marks a score within two standard errors of guessing, or of always giving the same answer.'),
+    head: [t('Model'), t('Perplexity'), ...columns.map(({ label }) => label)],
     rows: [
       ...models.map(model => ({
         name: model.name,
         cells: [
-          model.perplexity ? { text: formatMeasured(model.perplexity.value, model.perplexity.error), hint: `on ${model.perplexity.sequences} × ${model.perplexity.length} tokens of ${model.perplexity.data}` } : NONE,
+          model.perplexity ? { text: formatMeasured(model.perplexity.value, model.perplexity.error), hint: t('on {0} × {1} tokens of {2}', model.perplexity.sequences, model.perplexity.length, model.perplexity.data) } : NONE,
           ...columns.map(({ key }) => scoreCell(taskOf(model, key))),
         ],
       })),
-      ...(columns.length > 0 ? [level('Guessing', ({ chance }) => chance)] : []),
-      ...(hasConstant ? [level('Same answer', ({ constant }) => constant)] : []),
+      ...(columns.length > 0 ? [level(t('Guessing'), ({ chance }) => chance)] : []),
+      ...(hasConstant ? [level(t('Same answer'), ({ constant }) => constant)] : []),
     ],
   };
 }
@@ -167,7 +168,7 @@ function differences(benchmark: Benchmark): Table | undefined {
         return NONE;
       }
       const noise = Math.abs(found.value) <= NOISE * found.error;
-      return { text: `${found.value > 0 ? '+' : ''}${formatMeasured(100 * found.value, 100 * found.error)}${noise ? ' ≈' : ''}`, noise, hint: noise ? 'not told apart from the original' : 'more than two standard errors' };
+      return { text: `${found.value > 0 ? '+' : ''}${formatMeasured(100 * found.value, 100 * found.error)}${noise ? ' ≈' : ''}`, noise, hint: noise ? t('not told apart from the original') : t('more than two standard errors') };
     });
     return cells.every(cell => cell === NONE) ? [] : [{ name: model.name, cells }];
   });
@@ -175,9 +176,9 @@ function differences(benchmark: Benchmark): Table | undefined {
     ? undefined
     : {
         id: 'difference',
-        title: 'Difference to the original',
-        note: 'In points, item by item on the same items, ± one standard error: surer than the difference of two scores. ≈: not told apart.',
-        head: ['Model', ...columns.map(({ label }) => label)],
+        title: t('Difference to the original'),
+        note: t('In points, item by item on the same items, ± one standard error: surer than the difference of two scores. ≈: not told apart.'),
+        head: [t('Model'), ...columns.map(({ label }) => label)],
         rows,
       };
 }
@@ -189,16 +190,16 @@ function speeds(benchmark: Benchmark): Table | undefined {
   }
   return {
     id: 'speed',
-    title: 'Time',
-    note: 'Of the original’s: below 1 is faster. The fastest of several, by turns with the original; ± how much the machine may have made of it.',
-    head: ['Model', 'Forward', 'Prefill', 'Decode', 'Training step', 'Prefill tokens/s', 'Decode tokens/s'],
+    title: t('Time'),
+    note: t('Of the original’s: below 1 is faster. The fastest of several, by turns with the original; ± how much the machine may have made of it.'),
+    head: [t('Model'), t('Forward'), t('Prefill'), t('Decode'), t('Training step'), t('Prefill tokens/s'), t('Decode tokens/s')],
     rows: models.map(({ name, speed }) => ({
       name,
       cells: speed
         ? [
             ...[speed.forward, speed.prefill, speed.decode].map(timing => timeCell(timing)),
             speed.training ? timeCell(speed.training, speed.training_note) : { text: '–', ...(speed.training_note ? { hint: speed.training_note } : {}) },
-            { text: formatNumber(speed.length / speed.prefill.minimum), hint: `${speed.length} tokens, ${speed.dtype} on ${speed.device}` },
+            { text: formatNumber(speed.length / speed.prefill.minimum), hint: t('{0} tokens, {1} on {2}', speed.length, speed.dtype, speed.device) },
             { text: formatNumber(1 / speed.decode.minimum) },
           ]
         : [],
@@ -207,12 +208,12 @@ function speeds(benchmark: Benchmark): Table | undefined {
 }
 
 function timeCell(timing: Timing, note?: string | null): Cell {
-  const hint = `fastest ${milliseconds(timing.minimum)}, median ${milliseconds(timing.median)} of ${timing.repeats}${timing.median_ratio ? `; ratio of the medians ${timing.median_ratio.toFixed(2)}` : ''}${note ? `; ${note}` : ''}`;
+  const hint = t('fastest {0}, median {1} of {2}{3}{4}', milliseconds(timing.minimum), milliseconds(timing.median), timing.repeats, timing.median_ratio ? t('; ratio of the medians {0}', timing.median_ratio.toFixed(2)) : '', note ? `; ${note}` : '');
   if (typeof timing.ratio !== 'number') {
     return { text: '1', hint };
   }
   const noise = noiseOf(timing);
-  return { text: `${timing.ratio.toFixed(2)} ± ${noise.toFixed(2)}${timing.ratio > 1 + noise ? ' slower' : ''}`, hint, noise: Math.abs(timing.ratio - 1) <= noise };
+  return { text: `${timing.ratio.toFixed(2)} ± ${noise.toFixed(2)}${timing.ratio > 1 + noise ? ` ${t('slower')}` : ''}`, hint, noise: Math.abs(timing.ratio - 1) <= noise };
 }
 
 function scoreCell(task: TaskResult | undefined): Cell {
@@ -222,7 +223,7 @@ function scoreCell(task: TaskResult | undefined): Cell {
   const { metric } = task;
   const noise = isChance(task);
   const text = isShare(task) ? points(metric.value, metric.error) : formatMeasured(metric.value, metric.error ?? 0);
-  return { text: noise ? `${text} ≈` : text, noise, hint: `${describeTask(task)}${noise ? '; no better than guessing' : ''}` };
+  return { text: noise ? `${text} ≈` : text, noise, hint: `${describeTask(task)}${noise ? t('; no better than guessing') : ''}` };
 }
 
 function levelCell(task: TaskResult | undefined, of: (task: TaskResult) => number | null | undefined): Cell {
@@ -244,7 +245,7 @@ function percent(fraction: number): string {
 }
 
 function milliseconds(seconds: number): string {
-  return `${formatNumber(1000 * seconds)} ms`;
+  return t('{0} ms', formatNumber(1000 * seconds));
 }
 
 // --- charts ------------------------------------------------------------------------------------------------------------------------------
@@ -274,11 +275,11 @@ export interface Quality {
 export function qualitiesOf(benchmark: Benchmark): readonly Quality[] {
   const models = modelsOf(benchmark);
   const columns = taskColumns(benchmark);
-  const perplexity: Quality = { id: 'perplexity', name: 'Perplexity', higherIsBetter: false, of: model => (model.perplexity ? { value: model.perplexity.value, error: model.perplexity.error } : undefined) };
+  const perplexity: Quality = { id: 'perplexity', name: t('Perplexity'), higherIsBetter: false, of: model => (model.perplexity ? { value: model.perplexity.value, error: model.perplexity.error } : undefined) };
   const shares = columns.filter(({ key }) => models.some(model => isShareOf(model, key)));
   const mean: Quality = {
     id: 'mean',
-    name: `Mean of ${shares.length} tasks`,
+    name: t('Mean of {0} tasks', shares.length),
     higherIsBetter: true,
     of: model => {
       const scores = shares.flatMap(({ key }) => taskOf(model, key)?.metric ?? []);
@@ -335,14 +336,14 @@ export const byTime = ({ speed }: BenchmarkModel): number | undefined => (speed 
 /** What is missing to judge by, in a sentence; undefined where nothing is. */
 export function missingBaselines(benchmark: Benchmark): string | undefined {
   const missing = ['int8', 'nf4'].filter(scheme => !modelsOf(benchmark).some(model => isBaseline(model) && model.scheme === scheme));
-  return missing.length === 0 ? undefined : `The original in ${missing.join(' and ')} is not in this report; without it the picture lacks the baseline of equal bytes.`;
+  return missing.length === 0 ? undefined : t('The original in {0} is not in this report; without it the picture lacks the baseline of equal bytes.', missing.join(` ${t('and')} `));
 }
 
 // --- exports -----------------------------------------------------------------------------------------------------------------------------
 
 export function markdownOf(name: string, benchmark: Benchmark): string {
   const { harness, machine = '', device, remarks = [] } = benchmark;
-  const head = `Measured with Bondwise ${benchmark.engine}${harness ? `, LM Evaluation Harness ${harness}` : ''} on ${machine} (${device}).`;
+  const head = t('Measured with Bondwise {0}{1} on {2} ({3}).', benchmark.engine, harness ? t(', LM Evaluation Harness {0}', harness) : '', machine, device);
   const tables = tablesOf(benchmark).map(({ title, note, head: [first = '', ...names], rows }) => {
     const line = (cells: readonly string[]) => `| ${cells.map(plainCell).join(' | ')} |`;
     return [`## ${title}`, '', note, '', line([first, ...names]), `|---|${names.map(() => '---:|').join('')}`, ...rows.map(row => line([row.name, ...row.cells.map(cell => cell.text)]))].join('\n');
@@ -350,12 +351,12 @@ export function markdownOf(name: string, benchmark: Benchmark): string {
   const tasks = taskColumns(benchmark).map(({ hint }) => `- ${plainCell(hint)}`);
   const samples = modelsOf(benchmark).flatMap(model => (model.samples ?? []).map(({ prompt, text }) => `- **${plainCell(model.name)}**: ${plainCell(prompt)}${plainCell(text)}`));
   return [
-    `# Benchmark ${plainCell(name)}`,
+    `# ${t('Benchmark {0}', plainCell(name))}`,
     head,
     ...(remarks.length > 0 ? [remarks.map(remark => `- ${plainCell(remark)}`).join('\n')] : []),
     ...tables,
-    ...(tasks.length > 0 ? [`## Tasks\n\n${tasks.join('\n')}`] : []),
-    ...(samples.length > 0 ? [`## What they write\n\n${samples.join('\n')}`] : []),
+    ...(tasks.length > 0 ? [`## ${t('Tasks')}\n\n${tasks.join('\n')}`] : []),
+    ...(samples.length > 0 ? [`## ${t('What they write')}\n\n${samples.join('\n')}`] : []),
     '',
   ].join('\n\n');
 }

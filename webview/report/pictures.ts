@@ -1,4 +1,5 @@
 /** The report's charts as pictures: bars of times, and quality against size or speed. No DOM here. */
+import { t } from '../ui/l10n.ts';
 import { CHARACTER, type Item, type Scene, type TextLook } from '../ui/scene.ts';
 import { formatNumber } from '../../extension/runs/format.ts';
 import type { Bar, ScatterPoint } from './facts.ts';
@@ -38,17 +39,17 @@ export function barsPicture(title: string, bars: readonly Bar[], look: Look): Sc
   bars.forEach(({ name, ratio, noise }, row) => {
     const y = top + row * (BAR.height + BAR.gap);
     const slower = ratio > 1 + noise;
-    const told = `${name}: ${ratio.toFixed(2)} of the original’s time${noise > 0 ? ` ± ${noise.toFixed(2)}` : ''}`;
+    const told = t('{0}: {1} of the original’s time{2}', name, ratio.toFixed(2), noise > 0 ? ` ± ${noise.toFixed(2)}` : '');
     text(label - 8, y + 13, cut(name, label), { anchor: 'end' });
     items.push({ kind: 'box', x: label, y, width: Math.max(1, at(ratio) - label), height: BAR.height, fill: colourOf(slower ? 'slower' : noise === 0 ? 'original' : 'baseline', look), hint: told });
     if (noise > 0) {
       items.push({ kind: 'line', points: [[at(Math.max(0, ratio - noise)), y + BAR.height / 2], [at(ratio + noise), y + BAR.height / 2]], stroke: look.foreground, width: 1, dashed: false });
     }
     // Right of the original's line, which it would cross otherwise.
-    text(Math.max(at(ratio + noise), at(1)) + 6, y + 13, `${ratio.toFixed(2)}${slower ? ' slower' : ''}`);
+    text(Math.max(at(ratio + noise), at(1)) + 6, y + 13, `${ratio.toFixed(2)}${slower ? ` ${t('slower')}` : ''}`);
   });
   items.push({ kind: 'line', points: [[at(1), top - 6], [at(1), height - 20]], stroke: look.muted, width: 1, dashed: true });
-  text(at(1), height - 6, 'original', { anchor: 'middle', fill: look.muted });
+  text(at(1), height - 6, t('original'), { anchor: 'middle', fill: look.muted });
   return scene(WIDTH, height, items, look);
 }
 
@@ -79,7 +80,7 @@ export function scatterPicture({ title, x, y, formatX, higherIsBetter }: Scatter
     text(PLOT.left - 6, atY(tick) + 4, formatNumber(tick), { anchor: 'end', fill: look.muted });
   }
   text((PLOT.left + WIDTH - PLOT.right) / 2, height - 8, x, { anchor: 'middle', fill: look.muted });
-  text(0, PLOT.top - 10, `${y}, ${higherIsBetter ? 'higher' : 'lower'} is better`, { fill: look.muted });
+  text(0, PLOT.top - 10, higherIsBetter ? t('{0}, higher is better', y) : t('{0}, lower is better', y), { fill: look.muted });
   const front = points.filter(({ onFront }) => onFront).toSorted((one, other) => one.x - other.x);
   const steps = front.flatMap((point, index): (readonly [number, number])[] => {
     const before = front[index - 1];
@@ -92,7 +93,7 @@ export function scatterPicture({ title, x, y, formatX, higherIsBetter }: Scatter
   for (const point of points) {
     const [px, py] = [atX(point.x), atY(point.y)];
     const fill = colourOf(point.kind, look);
-    const told = `${point.name}: ${formatX(point.x)}, ${formatNumber(point.y)}${point.error > 0 ? ` ± ${formatNumber(point.error)}` : ''}${point.onFront ? ', on the front' : ''}`;
+    const told = `${point.name}: ${formatX(point.x)}, ${formatNumber(point.y)}${point.error > 0 ? ` ± ${formatNumber(point.error)}` : ''}${point.onFront ? t(', on the front') : ''}`;
     if (point.error > 0) {
       items.push({ kind: 'line', points: [[px, atY(point.y - point.error)], [px, atY(point.y + point.error)]], stroke: fill, width: 1, dashed: false });
     }

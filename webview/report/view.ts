@@ -6,6 +6,7 @@ import { Asker, type Request } from '../ui/asker.ts';
 import { choice } from '../ui/controls.ts';
 import { h } from '../ui/dom.ts';
 import { drawing } from '../ui/drawing.ts';
+import { t } from '../ui/l10n.ts';
 import { showMenu } from '../ui/menu.ts';
 import { pngOf } from '../ui/png.ts';
 import { RunStrip } from '../ui/runStrip.ts';
@@ -21,9 +22,9 @@ export class ReportView {
   readonly #save: (quality: string) => void;
   readonly #title = h('h1', {});
   readonly #lead = h('p', { class: 'lead' });
-  readonly #notes = h('ul', { class: 'notes', 'aria-label': 'Notes' });
+  readonly #notes = h('ul', { class: 'notes', 'aria-label': t('Notes') });
   readonly #remarks = h('ul', {});
-  readonly #known = h('section', { class: 'remarks', 'aria-labelledby': 'remarks', hidden: '' }, h('h2', { id: 'remarks' }, 'What to know'), this.#remarks);
+  readonly #known = h('section', { class: 'remarks', 'aria-labelledby': 'remarks', hidden: '' }, h('h2', { id: 'remarks' }, t('What to know')), this.#remarks);
   readonly #strip: RunStrip;
   readonly #cancel: HTMLElement;
   readonly #toolbar: HTMLElement;
@@ -33,7 +34,7 @@ export class ReportView {
   readonly #scatter = h('div', { class: 'charts' });
   readonly #exchange: HTMLElement;
   readonly #samples = h('section', { 'aria-labelledby': 'samples', hidden: '' });
-  readonly #waiting = busy('Waiting for the first figures');
+  readonly #waiting = busy(t('Waiting for the first figures'));
   readonly element: HTMLElement;
   #shown: HostBenchmark | undefined;
   #chosen: string | undefined;
@@ -43,20 +44,20 @@ export class ReportView {
     this.#asker = new Asker(host.request);
     this.#save = host.save;
     this.#chosen = chosen;
-    this.#cancel = button('Cancel', () => this.#asker.ask('cancelRun'));
-    this.#strip = new RunStrip('Benchmark run', button('Show Run', () => this.#asker.ask('showRun')), this.#cancel);
-    const exporting = button('Export', () => {
+    this.#cancel = button(t('Cancel'), () => this.#asker.ask('cancelRun'));
+    this.#strip = new RunStrip(t('Benchmark run'), button(t('Show Run'), () => this.#asker.ask('showRun')), this.#cancel);
+    const exporting = button(t('Export'), () => {
       const { left, bottom } = exporting.getBoundingClientRect();
-      showMenu('Export', this.#exports(), { x: left, y: bottom + 2 }, exporting);
+      showMenu(t('Export'), this.#exports(), { x: left, y: bottom + 2 }, exporting);
     });
     exporting.setAttribute('aria-haspopup', 'menu');
-    this.#toolbar = h('div', { class: 'buttons', role: 'toolbar', 'aria-label': 'Report' }, button('Add Models or Tasks…', () => this.#asker.ask('benchmarkModels'), 'primary'), exporting);
-    this.#quality = choice('Quality', id => {
+    this.#toolbar = h('div', { class: 'buttons', role: 'toolbar', 'aria-label': t('Report') }, button(t('Add Models or Tasks…'), () => this.#asker.ask('benchmarkModels'), 'primary'), exporting);
+    this.#quality = choice(t('Quality'), id => {
       this.#chosen = id;
       this.#save(id);
       this.#draw();
     });
-    this.#exchange = h('section', { 'aria-labelledby': 'exchange', hidden: '' }, h('h2', { id: 'exchange' }, 'Quality against size and speed'), this.#quality.element, this.#missing, this.#scatter);
+    this.#exchange = h('section', { 'aria-labelledby': 'exchange', hidden: '' }, h('h2', { id: 'exchange' }, t('Quality against size and speed')), this.#quality.element, this.#missing, this.#scatter);
     const body = h('div', { class: 'body' }, this.#known, this.#tables, this.#exchange, this.#samples);
     this.element = h('main', {}, this.#title, this.#lead, this.#toolbar, this.#asker.problem, this.#strip.element, this.#notes, this.#waiting, body);
     this.#notes.hidden = true;
@@ -83,8 +84,8 @@ export class ReportView {
     const { remarks = [], machine = '', device, harness } = benchmark;
     const count = modelsOf(benchmark).length;
     this.#waiting.hidden = true;
-    this.#title.textContent = `Benchmark ${name}`;
-    this.#lead.textContent = [count === 1 ? '1 model' : `${count} models`, [machine, device].filter(Boolean).join(', '), ...(harness ? [`LM Evaluation Harness ${harness}`] : [])].join(' · ');
+    this.#title.textContent = t('Benchmark {0}', name);
+    this.#lead.textContent = [count === 1 ? t('1 model') : t('{0} models', count), [machine, device].filter(Boolean).join(', '), ...(harness ? [t('LM Evaluation Harness {0}', harness)] : [])].join(' · ');
     this.#notes.replaceChildren(...notes.map(note => h('li', {}, note)));
     this.#notes.hidden = notes.length === 0;
     this.#remarks.replaceChildren(...remarks.map(remark => h('li', {}, remark)));
@@ -106,7 +107,7 @@ export class ReportView {
       return;
     }
     this.#quality.show(qualities.map(({ id, name }) => ({ id, name })), quality.id);
-    this.#missing.textContent = ['▬ original, ■ int8 or nf4 of the original, ● compressed. Dashed: the front, of models that no other beats in both.', missingBaselines(benchmark)].filter(Boolean).join(' ');
+    this.#missing.textContent = [t('▬ original, ■ int8 or nf4 of the original, ● compressed. Dashed: the front, of models that no other beats in both.'), missingBaselines(benchmark)].filter(Boolean).join(' ');
     this.#scatter.replaceChildren(...scatters(benchmark, quality, theme).map(({ scene, label }) => h('figure', {}, drawing(scene, label))));
   }
 
@@ -114,7 +115,7 @@ export class ReportView {
     const prompts = [...new Set(modelsOf(benchmark).flatMap(({ samples = [] }) => samples.map(({ prompt }) => prompt)))];
     this.#samples.hidden = prompts.length === 0;
     this.#samples.replaceChildren(
-      h('h2', { id: 'samples' }, 'What they write'),
+      h('h2', { id: 'samples' }, t('What they write')),
       ...prompts.map(prompt =>
         h(
           'dl',
@@ -142,17 +143,17 @@ export class ReportView {
   #exports() {
     const shown = this.#shown;
     if (!shown) {
-      return [{ label: 'Nothing to export yet', act: () => undefined }];
+      return [{ label: t('Nothing to export yet'), act: () => undefined }];
     }
     const { name, benchmark } = shown;
     const save = (ending: string, text: () => string) => () => this.#asker.ask('saveFile', text(), { name: `${name}.${ending}` });
     const picture = () => pictureOf(benchmark, this.#qualityOf(qualitiesOf(benchmark)));
     return [
-      { label: 'Markdown…', act: save('md', () => markdownOf(name, benchmark)) },
-      { label: 'Copy Markdown', act: () => this.#asker.ask('copyText', markdownOf(name, benchmark)) },
-      { label: 'CSV…', act: save('csv', () => csvOf(benchmark)) },
-      { label: 'Charts as SVG…', act: save('svg', () => svgOf(picture())), first: true },
-      { label: 'Charts as PNG…', act: save('png', () => pngOf(picture())) },
+      { label: t('Markdown…'), act: save('md', () => markdownOf(name, benchmark)) },
+      { label: t('Copy Markdown'), act: () => this.#asker.ask('copyText', markdownOf(name, benchmark)) },
+      { label: t('CSV…'), act: save('csv', () => csvOf(benchmark)) },
+      { label: t('Charts as SVG…'), act: save('svg', () => svgOf(picture())), first: true },
+      { label: t('Charts as PNG…'), act: save('png', () => pngOf(picture())) },
     ];
   }
 }
@@ -160,7 +161,7 @@ export class ReportView {
 function tableSection({ id, title, note, head, rows }: Table, open: (model: string) => void): HTMLElement {
   const [first = '', ...names] = head;
   const nameCell = (name: string) => {
-    const control = h('button', { type: 'button', 'data-key': `${id} ${name}`, title: 'Open its folder' }, name);
+    const control = h('button', { type: 'button', 'data-key': `${id} ${name}`, title: t('Open its folder') }, name);
     control.addEventListener('click', () => open(name));
     return control;
   };
@@ -186,16 +187,16 @@ function tableSection({ id, title, note, head, rows }: Table, open: (model: stri
 }
 
 const CHARTS = [
-  ['forward', 'Inference: forward pass'],
-  ['decode', 'Inference: a token'],
-  ['training', 'Training step'],
+  ['forward', t('Inference: forward pass')],
+  ['decode', t('Inference: a token')],
+  ['training', t('Training step')],
 ] as const;
 
 function timeScenes(benchmark: Benchmark, theme: Theme): readonly { readonly scene: Scene; readonly label: string }[] {
   return CHARTS.flatMap(([what, title]) => {
     const bars = barsOf(benchmark, what);
     const told = bars.map(({ name, ratio }) => `${name} ${ratio.toFixed(2)}`).join(', ');
-    return bars.length > 1 ? [{ scene: barsPicture(title, bars, theme), label: `${title}, of the original’s time: ${told}` }] : [];
+    return bars.length > 1 ? [{ scene: barsPicture(title, bars, theme), label: t('{0}, of the original’s time: {1}', title, told) }] : [];
   });
 }
 
@@ -207,12 +208,12 @@ function scatters(benchmark: Benchmark, quality: Quality, theme: Theme): readonl
   const { name, higherIsBetter } = quality;
   return (
     [
-      ['against size', 'Size on disk', bySize, formatBytes],
-      ['against speed', 'Time of a forward pass, of the original’s', byTime, (value: number) => value.toFixed(2)],
+      [t('against size'), t('Size on disk'), bySize, formatBytes],
+      [t('against speed'), t('Time of a forward pass, of the original’s'), byTime, (value: number) => value.toFixed(2)],
     ] as const
   ).flatMap(([title, x, at, formatX]) => {
     const points = scatterOf(benchmark, quality, at);
-    const told = points.map(point => `${point.name} ${formatX(point.x)}, ${point.y.toPrecision(3)}${point.onFront ? ' on the front' : ''}`).join('; ');
+    const told = points.map(point => `${point.name} ${formatX(point.x)}, ${point.y.toPrecision(3)}${point.onFront ? ` ${t('on the front')}` : ''}`).join('; ');
     return points.length > 1 ? [{ scene: scatterPicture({ title: `${name} ${title}`, x, y: name, formatX, higherIsBetter }, points, theme), label: `${name} ${title}: ${told}` }] : [];
   });
 }

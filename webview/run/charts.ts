@@ -1,8 +1,10 @@
 /** The charts of a healing. */
+import { formatCount } from '../../extension/runs/format.ts';
 import type { RunView } from '../../extension/protocol/types.ts';
 import type { History } from '../../extension/runs/healFold.ts';
 import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import type { PlotLine } from '../ui/plot.ts';
 import type { Theme } from '../ui/theme.ts';
 import { curvesOf } from './curves.ts';
@@ -12,7 +14,7 @@ export class HealCharts {
   readonly #main = h('div', {});
   readonly #small = h('div', { class: 'small' });
   readonly element = h('div', { class: 'charts' }, this.#main, this.#small);
-  readonly #keys = h('ul', { class: 'keys', 'aria-label': 'Lines' });
+  readonly #keys = h('ul', { class: 'keys', 'aria-label': t('Lines') });
   #coloured = '';
   readonly #pick: (step: number) => void;
 
@@ -35,8 +37,8 @@ export class HealCharts {
           this.#pick(step);
         }
       };
-      const label = `${title} over ${last.toLocaleString('en')} steps. The table has the numbers.`;
-      chart.plot.show({ ...plot, label, x: { title: 'Step', bare: index > 0, scale: 'linear', min: 0, max: last, format: value => value.toLocaleString('en') }, ...(index === 0 ? { onPick: pick } : {}) }, theme);
+      const label = t('{0} over {1} steps. The table has the numbers.', title, formatCount(last));
+      chart.plot.show({ ...plot, label, x: { title: t('Step'), bare: index > 0, scale: 'linear', min: 0, max: last, format: value => formatCount(value) }, ...(index === 0 ? { onPick: pick } : {}) }, theme);
     }
   }
 
@@ -68,7 +70,7 @@ function keysOf(lines: readonly PlotLine[]): readonly HTMLElement[] {
     return h('li', {}, mark, text);
   };
   return [
-    ...lines.map(({ label, colour, kind }) => entry(colour, kind === 'trend' ? '━' : '●', kind === 'trend' ? `${label}, what it trains on` : `${label}, text held back (click: what it wrote)`)),
-    entry(undefined, '╌', 'the original, and the model before healing, on the text held back'),
+    ...lines.map(({ label, colour, kind }) => entry(colour, kind === 'trend' ? '━' : '●', kind === 'trend' ? t('{0}, what it trains on', label) : t('{0}, text held back (click: what it wrote)', label))),
+    entry(undefined, '╌', t('the original, and the model before healing, on the text held back')),
   ];
 }

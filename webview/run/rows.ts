@@ -3,6 +3,7 @@ import type { RunView } from '../../extension/protocol/types.ts';
 import { formatBytes, formatNumber } from '../../extension/runs/format.ts';
 import { HealFold, type History } from '../../extension/runs/healFold.ts';
 import { perplexityOf } from '../../extension/views/healText.ts';
+import { t } from '../ui/l10n.ts';
 import { formatRate, klOf, optionsOf } from './facts.ts';
 
 /** More rows nobody reads; each then stands for several steps. */
@@ -13,7 +14,7 @@ export interface Row {
   readonly cells: readonly string[];
 }
 
-export const COLUMNS = ['Step', 'Validation loss, nats', 'Perplexity', 'Training loss, nats', 'KL, nats', 'Learning rate', 'Tokens/s', 'Memory', 'Gradient norm'] as const;
+export const COLUMNS = [t('Step'), t('Validation loss, nats'), t('Perplexity'), t('Training loss, nats'), t('KL, nats'), t('Learning rate'), t('Tokens/s'), t('Memory'), t('Gradient norm')] as const;
 
 /** The latest first: it is what changes. A validation and the steps up to it stand in one row. */
 export function rowsOf(run: RunView, history: History): readonly Row[] {

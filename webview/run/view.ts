@@ -5,6 +5,7 @@ import { isActive } from '../../extension/runs/run.ts';
 import { Asker, type Request } from '../ui/asker.ts';
 import { switcher } from '../ui/controls.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import { RunStrip } from '../ui/runStrip.ts';
 import { onThemeChange, readTheme } from '../ui/theme.ts';
 import { busy, button } from '../ui/toolkit.ts';
@@ -19,7 +20,7 @@ import { tableView } from './table.ts';
 const TABLE_PACE = 2000;
 
 export class RunPanelView {
-  readonly element = h('main', {}, busy('Reading the run…'));
+  readonly element = h('main', {}, busy(t('Reading the run…')));
   readonly #asker: Asker;
   readonly #save: (state: ViewState) => void;
   readonly #title = h('h1', {});
@@ -51,25 +52,25 @@ export class RunPanelView {
     this.#save = outside.save;
     this.#asker = new Asker(outside.request);
     const ask = (...request: Parameters<Request>) => () => this.#asker.ask(...request);
-    this.#resume = button('Resume', ask('resumeRun'), 'primary');
-    this.#compare = button('Compare', ask('compare'), 'primary');
-    this.#model = button('Show Model', ask('showModel'));
-    this.#finish = button('Stop and Keep Best', ask('finishRun'));
-    this.#finish.title = 'Validates at the next step, stops, and writes the model with the best cores so far';
-    this.#cancel = button('Cancel', ask('cancelRun'));
-    this.#cancel.title = 'Stops and keeps a checkpoint to resume from; no model is written';
-    const command = button('Copy Command', ask('copyCommand'));
-    command.title = 'The command line that does this run: here, by torchrun on several GPUs, or on several machines';
-    this.#strip = new RunStrip('Run', this.#resume, this.#compare, this.#model, this.#finish, this.#cancel, command, button('Show Log', ask('showLog')));
+    this.#resume = button(t('Resume'), ask('resumeRun'), 'primary');
+    this.#compare = button(t('Compare'), ask('compare'), 'primary');
+    this.#model = button(t('Show Model'), ask('showModel'));
+    this.#finish = button(t('Stop and Keep Best'), ask('finishRun'));
+    this.#finish.title = t('Validates at the next step, stops, and writes the model with the best cores so far');
+    this.#cancel = button(t('Cancel'), ask('cancelRun'));
+    this.#cancel.title = t('Stops and keeps a checkpoint to resume from; no model is written');
+    const command = button(t('Copy Command'), ask('copyCommand'));
+    command.title = t('The command line that does this run: here, by torchrun on several GPUs, or on several machines');
+    this.#strip = new RunStrip(t('Run'), this.#resume, this.#compare, this.#model, this.#finish, this.#cancel, command, button(t('Show Log'), ask('showLog')));
     this.#switch = switcher(
-      'Training as',
+      t('Training as'),
       [
-        { id: 'charts', name: 'Charts', hint: 'Curves over the steps' },
-        { id: 'table', name: 'Table', hint: 'The same as numbers' },
+        { id: 'charts', name: t('Charts'), hint: t('Curves over the steps') },
+        { id: 'table', name: t('Table'), hint: t('The same as numbers') },
       ],
       id => this.#change({ table: id === 'table' }),
     );
-    this.#training = h('section', { 'aria-labelledby': 'training', hidden: '' }, h('div', { class: 'headline' }, h('h2', { id: 'training' }, 'Training'), this.#switch.element), this.#charts.element, this.#table);
+    this.#training = h('section', { 'aria-labelledby': 'training', hidden: '' }, h('div', { class: 'headline' }, h('h2', { id: 'training' }, t('Training')), this.#switch.element), this.#charts.element, this.#table);
     onThemeChange(() => {
       this.#theme = readTheme();
       this.#soon();

@@ -3,6 +3,7 @@ import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
 import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import type { Plot, PlotAxis, PlotLine, PlotPoint, Shape } from '../ui/plot.ts';
 import type { Theme } from '../ui/theme.ts';
 import { button } from '../ui/toolkit.ts';
@@ -10,7 +11,7 @@ import type { Axis, Figures, Value } from './figures.ts';
 import { facetsOf, type Trace } from './facets.ts';
 import type { Shown } from './facts.ts';
 import type { Grid } from '../ui/grid.ts';
-import { formatFigure, type Metric } from './metrics.ts';
+import { formatFigure, isInNats, type Metric } from './metrics.ts';
 import { css, viridis } from '../ui/scale.ts';
 
 /** After Okabe and Ito (2008): told apart by colour-blind eyes; one set for each background. */
@@ -22,23 +23,23 @@ const SHAPES: readonly Shape[] = ['circle', 'triangle', 'rect', 'rectRot', 'star
 const GLYPHS = ['●', '▲', '■', '◆', '✱', '✚', '✖', '▬'];
 /** A perplexity axis is logarithmic where it spans more than this factor. */
 const WIDE = 3;
-const NOTHING_SELECTED = 'Select layers in the heatmap to see how they bend. A click on a block’s or a column’s label takes all of it.';
+const NOTHING_SELECTED = t('Select layers in the heatmap to see how they bend. A click on a block’s or a column’s label takes all of it.');
 /** Above so many times the original's perplexity a model is of no use, whichever it is. */
 const USELESS = 100;
 
 export class CurvesView {
   readonly element: HTMLElement;
   readonly #content = h('div', {});
-  readonly #legend = h('ul', { class: 'keys', 'aria-label': 'Lines' });
+  readonly #legend = h('ul', { class: 'keys', 'aria-label': t('Lines') });
   readonly #plots = h('div', { class: 'plots' });
   readonly #note = h('p', { class: 'note' });
   readonly #charts: { readonly plot: LinePlot; readonly title: HTMLElement; readonly element: HTMLElement }[] = [];
 
   /** @param selectFigure selects the blocks of the paper's figure. */
   constructor(selectFigure: () => void) {
-    const figure = button('Paper’s Figure', selectFigure);
-    figure.title = 'Curves of the first block, the one a sixth in, the middle one and the last';
-    const headline = h('div', { class: 'headline' }, h('h2', { id: 'curves' }, 'Curves'), figure);
+    const figure = button(t('Paper’s Figure'), selectFigure);
+    figure.title = t('Curves of the first block, the one a sixth in, the middle one and the last');
+    const headline = h('div', { class: 'headline' }, h('h2', { id: 'curves' }, t('Curves')), figure);
     this.element = h('section', { 'aria-labelledby': 'curves', tabindex: '-1' }, headline, this.#content);
   }
 
@@ -73,7 +74,7 @@ export class CurvesView {
       if (chart) {
         chart.title.textContent = title;
         const range = own ? rangeOf(figures, traces, shown.metric) : all;
-        const label = `${shown.metric.name}, ${title}: ${traces.length} lines. The table has the numbers.`;
+        const label = t('{0}, {1}: {2} lines. The table has the numbers.', shown.metric.name, title, traces.length);
         chart.plot.show({ ...plotOf(figures, traces, shown, range, theme), label }, theme);
       }
     });
@@ -88,7 +89,7 @@ function plotOf(figures: Figures, traces: readonly Trace[], { metric, axis, size
     x: xAxis(axis),
     y,
     lines: traces.flatMap(trace => linesOf(figures, trace, metric, axis, y, theme)),
-    ...(baseline === undefined || isFromZero(metric, figures) ? {} : { levels: [{ y: baseline, text: 'original' }] }),
+    ...(baseline === undefined || isFromZero(metric, figures) ? {} : { levels: [{ y: baseline, text: t('original') }] }),
     at: axis === 'keep' ? size * 100 : size,
   };
 }
@@ -102,7 +103,7 @@ function linesOf(figures: Figures, { layer, label, tone }: Trace, metric: Metric
   const predicted = predictionOf(figures, layer, metric).map(point => place(point, axis, y));
   const measured = measuredOf(figures, layer, metric).map(point => place(point, axis, y));
   return [
-    ...(predicted.length === 0 ? [] : [{ label: `${label}, predicted`, ...look, kind: 'predicted' as const, points: sorted(predicted) }]),
+    ...(predicted.length === 0 ? [] : [{ label: t('{0}, predicted', label), ...look, kind: 'predicted' as const, points: sorted(predicted) }]),
     ...(measured.length === 0 ? [] : [{ label, ...look, kind: 'measured' as const, points: sorted(measured) }]),
   ];
 }
@@ -144,7 +145,7 @@ function measuredOf(figures: Figures, layer: string, metric: Metric): readonly R
   }
   return figures.cellsOf(layer).flatMap(cell => {
     const loss = figures.measuredLoss(cell);
-    return loss ? [{ chi: cell.chi, keep: cell.keep, value: loss.rise, error: loss.error, text: `${formatMeasured(loss.rise, loss.error)} nats` }] : [];
+    return loss ? [{ chi: cell.chi, keep: cell.keep, value: loss.rise, error: loss.error, text: t('{0} nats', formatMeasured(loss.rise, loss.error)) }] : [];
   });
 }
 
@@ -166,7 +167,7 @@ function rangeOf(figures: Figures, traces: readonly Trace[], metric: Metric): Pl
   const baseline = figures.baseline(metric) ?? 0;
   const title = metric.unit === '' ? metric.name : `${metric.name}, ${metric.unit}`;
   const values = traces.flatMap(({ layer }) => [...predictionOf(figures, layer, metric), ...measuredOf(figures, layer, metric)].map(({ value }) => value));
-  const plain = (value: number) => (metric.unit.startsWith('nats') ? formatNumber(value) : metric.format(value));
+  const plain = (value: number) => (isInNats(metric) ? formatNumber(value) : metric.format(value));
   const top = metric.value(scale.high, baseline);
   if (isFromZero(metric, figures)) {
     const most = Math.max(...values.filter(Number.isFinite), scale.low * 10);
@@ -187,7 +188,7 @@ function isFromZero(metric: Metric, figures: Figures): boolean {
 
 function xAxis(axis: Axis): PlotAxis {
   return axis === 'keep'
-    ? { title: 'Parameters kept', scale: 'linear', min: 0, max: 100, format: value => formatPercent(value / 100) }
+    ? { title: t('Parameters kept'), scale: 'linear', min: 0, max: 100, format: value => formatPercent(value / 100) }
     : { title: 'χ', scale: 'log', format: value => formatNumber(value) };
 }
 
@@ -203,7 +204,7 @@ function legendOf(categories: readonly string[] | undefined, grid: Grid, theme: 
   }
   const last = grid.blocks.length - 1;
   const steps = [...new Set([0, 0.25, 0.5, 0.75, 1].map(depth => Math.round(depth * last)))];
-  return steps.map(row => entry(depthColour(row / Math.max(1, last), theme), '●', `Block ${grid.blocks[row] ?? ''}`));
+  return steps.map(row => entry(depthColour(row / Math.max(1, last), theme), '●', t('Block {0}', grid.blocks[row] ?? '')));
 }
 
 /** Along viridis, without the end that is hard to see on the background. */
@@ -215,10 +216,10 @@ function noteOf(figures: Figures, metric: Metric, own: boolean, left: number): s
   const measured = !metric.curve || (metric.curve === figures.method && (figures.profile.cells?.length ?? 0) > 0);
   const predicted = metric.curve !== undefined || metric.id === 'perplexity' || metric.id === 'loss';
   return [
-    predicted ? 'Dashed: predicted.' : '',
-    measured ? `Solid: measured, with one standard error${isFromZero(metric, figures) ? '; ▼ below the axis' : ''}.` : '',
-    own ? 'Each chart has an axis of its own.' : '',
-    left > 0 ? `${left} layers are not drawn: select fewer.` : '',
+    predicted ? t('Dashed: predicted.') : '',
+    measured ? t('Solid: measured, with one standard error{0}.', isFromZero(metric, figures) ? t('; ▼ below the axis') : '') : '',
+    own ? t('Each chart has an axis of its own.') : '',
+    left > 0 ? t('{0} layers are not drawn: select fewer.', left) : '',
   ]
     .filter(Boolean)
     .join(' ');

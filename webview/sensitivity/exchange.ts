@@ -4,13 +4,14 @@ import { formatBytes, formatNumber, formatPercent } from '../../extension/runs/f
 import { formatMeasured } from '../../extension/views/measured.ts';
 import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import type { PlotPoint } from '../ui/plot.ts';
 import type { Theme } from '../ui/theme.ts';
 
 const WIDE = 3;
 
 export class ExchangeView {
-  readonly #title = h('h2', { id: 'exchange' }, 'Size and predicted quality');
+  readonly #title = h('h2', { id: 'exchange' }, t('Size and predicted quality'));
   readonly #text = h('p', { class: 'note' });
   readonly #plot = new LinePlot();
   readonly element: HTMLElement;
@@ -37,27 +38,27 @@ export class ExchangeView {
       x: point.bytes / 1e6,
       y: values[index] ?? 0,
       ...bars(point, base),
-      text: `${asPerplexity ? 'perplexity' : 'loss'} ${describe(point, base)}, ${formatPercent(point.parameters / plan.original_parameters)} of the parameters`,
+      text: pointText(asPerplexity, describe(point, base), formatPercent(point.parameters / plan.original_parameters)),
     }));
     const point = { x: plan.bytes / 1e6, y: valueOf(predicted, base), text: describe(predicted, base) };
     const colour = theme.dark ? '#56b4e9' : '#0072b2';
     const accent = theme.dark ? '#ffb454' : '#c25400';
-    const size = `${formatBytes(plan.bytes)} of ${formatBytes(plan.original_bytes)}, ${formatPercent(plan.parameters / plan.original_parameters)} of the parameters`;
-    const quality = `predicted ${asPerplexity ? 'perplexity' : 'rise of the loss'} ${describe(predicted, base)}`;
-    this.#text.textContent = `${name ?? 'The plan'}: ${size}; ${quality}. Click a point to plan for its size.`;
+    const size = t('{0} of {1}, {2} of the parameters', formatBytes(plan.bytes), formatBytes(plan.original_bytes), formatPercent(plan.parameters / plan.original_parameters));
+    const quality = asPerplexity ? t('predicted perplexity {0}', describe(predicted, base)) : t('predicted rise of the loss {0}', describe(predicted, base));
+    this.#text.textContent = t('{0}: {1}; {2}. Click a point to plan for its size.', name ?? t('The plan'), size, quality);
     const y = asPerplexity
-      ? { title: 'Predicted perplexity', scale: most / base > WIDE ? ('log' as const) : ('linear' as const), min: base * 0.97, format: formatNumber }
-      : { title: 'Predicted rise of the loss, nats per token', scale: 'linear' as const, min: 0, format: formatNumber };
+      ? { title: t('Predicted perplexity'), scale: most / base > WIDE ? ('log' as const) : ('linear' as const), min: base * 0.97, format: formatNumber }
+      : { title: t('Predicted rise of the loss, nats per token'), scale: 'linear' as const, min: 0, format: formatNumber };
     this.#plot.show(
       {
-        label: `${this.#text.textContent} A curve over ${exchange.length} sizes.`,
-        x: { title: 'Size', scale: 'linear', format: value => formatBytes(value * 1e6) },
+        label: `${this.#text.textContent} ${t('A curve over {0} sizes.', exchange.length)}`,
+        x: { title: t('Size'), scale: 'linear', format: value => formatBytes(value * 1e6) },
         y,
         lines: [
-          { label: 'This plan', colour: accent, shape: 'rectRot', kind: 'point', points: [point] },
-          { label: 'Planned', colour, shape: 'circle', kind: 'measured', points },
+          { label: t('This plan'), colour: accent, shape: 'rectRot', kind: 'point', points: [point] },
+          { label: t('Planned'), colour, shape: 'circle', kind: 'measured', points },
         ],
-        ...(asPerplexity ? { levels: [{ y: base, text: 'original' }] } : {}),
+        ...(asPerplexity ? { levels: [{ y: base, text: t('original') }] } : {}),
         onPick: (line, point) => {
           const picked = line === 1 ? exchange[point] : undefined;
           if (picked) {
@@ -93,5 +94,9 @@ function bars({ loss, loss_error }: Estimate, base: number): Pick<PlotPoint, 'lo
 
 function describe(point: Estimate, base: number): string {
   const value = valueOf(point, base);
-  return base > 0 ? formatMeasured(value, value * point.loss_error) : `${formatMeasured(point.loss, point.loss_error)} nats`;
+  return base > 0 ? formatMeasured(value, value * point.loss_error) : t('{0} nats', formatMeasured(point.loss, point.loss_error));
+}
+
+function pointText(asPerplexity: boolean, value: string, kept: string): string {
+  return asPerplexity ? t('perplexity {0}, {1} of the parameters', value, kept) : t('loss {0}, {1} of the parameters', value, kept);
 }

@@ -1,5 +1,6 @@
 /** How the curves of the selected layers share charts: few together, many side by side so that none hides another. */
 import type { Grid } from '../ui/grid.ts';
+import { t } from '../ui/l10n.ts';
 
 export interface Trace {
   readonly layer: string;
@@ -38,15 +39,15 @@ export function facetsOf(grid: Grid, selected: ReadonlySet<string>): Facets {
   if (layers.length <= CATEGORIES) {
     const sameKind = columns.length === 1;
     const traces = layers.map(({ layer, column }, category) => {
-      const label = rows.length === 1 ? name(column) : `Block ${layer.block} · ${name(column)}`;
+      const label = rows.length === 1 ? name(column) : t('Block {0} · {1}', layer.block, name(column));
       return { layer: layer.name, label, tone: { category } };
     });
-    const title = rows.length === 1 ? `Block ${layers[0]?.layer.block ?? ''}` : sameKind ? `${name(columns[0] ?? 0)} of ${rows.length} blocks` : `${layers.length} layers`;
+    const title = rows.length === 1 ? t('Block {0}', layers[0]?.layer.block ?? '') : sameKind ? t('{0} of {1} blocks', name(columns[0] ?? 0), rows.length) : t('{0} layers', layers.length);
     return { facets: layers.length === 0 ? [] : [{ title, traces }], categories: traces.map(({ label }) => label), left: 0 };
   }
   if (rows.length <= MOST_BLOCKS && columns.length <= CATEGORIES) {
     const facets = rows.map(at => ({
-      title: `Block ${grid.blocks[at] ?? ''}`,
+      title: t('Block {0}', grid.blocks[at] ?? ''),
       traces: layers
         .filter(({ row }) => row === at)
         .map(({ layer, column }) => ({ layer: layer.name, label: name(column), tone: { category: columns.indexOf(column) } })),
@@ -59,7 +60,7 @@ export function facetsOf(grid: Grid, selected: ReadonlySet<string>): Facets {
     title: name(at),
     traces: layers
       .filter(({ column }) => column === at)
-      .map(({ layer, row }) => ({ layer: layer.name, label: `Block ${layer.block}`, tone: { depth: row / last } })),
+      .map(({ layer, row }) => ({ layer: layer.name, label: t('Block {0}', layer.block), tone: { depth: row / last } })),
   }));
   const drawn = facets.reduce((sum, { traces }) => sum + traces.length, 0);
   return { facets, categories: undefined, left: layers.length - drawn };

@@ -1,4 +1,5 @@
 /** The scale in words and numbers, in the metric's own unit. */
+import { t } from '../ui/l10n.ts';
 import type { Metric } from './metrics.ts';
 import { type Scale, type Tick, ticks } from '../ui/scale.ts';
 
@@ -28,5 +29,5 @@ export function titleOf(metric: Metric): string {
 
 /** The text beside the baseline's colour. */
 export function baselineText(metric: Metric, baseline: number): string {
-  return metric.curve ? 'original: 0' : `original: ${metric.format(baseline)}`;
+  return metric.curve ? t('original: 0') : t('original: {0}', metric.format(baseline));
 }

@@ -3,6 +3,7 @@ import { type LossKey, methodOf } from '../../extension/profile/method.ts';
 import type { Curve, Figure, Sensitivity } from '../../extension/protocol/types.ts';
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
+import { t } from '../ui/l10n.ts';
 import { makeScale, type Scale } from '../ui/scale.ts';
 
 /** A list of a curve that can be shown. */
@@ -31,46 +32,47 @@ const DIFFERENCE: Omit<Shape, 'scale'> = { rise: (value, baseline) => value - ba
 const RATIO: Shape = { scale: 'log', rise: (value, baseline) => Math.log(value / baseline), value: (rise, baseline) => baseline * Math.exp(rise) };
 const LESS_IS_WORSE: Shape = { scale: 'linear', rise: (value, baseline) => baseline - value, value: (rise, baseline) => baseline - rise };
 
-const nats = (value: number) => `${formatNumber(value)} nats`;
-const PREDICTED = 'Rise of the mean loss, in nats per token, when this layer alone is compressed';
+const NATS_PER_TOKEN = t('nats per token');
+const nats = (value: number) => t('{0} nats', formatNumber(value));
+const PREDICTED = t('Predicted rise of the mean loss, in nats per token, when this layer alone is compressed.');
 
 const CURVES: readonly Metric[] = [
   {
     id: 'plain',
-    name: 'Predicted loss',
-    hint: `${PREDICTED} by plain truncation. Predicted to second order from one calibration pass.`,
+    name: t('Predicted loss'),
+    hint: `${PREDICTED} ${t('Here by plain truncation, to second order, from one calibration pass.')}`,
     curve: 'plain',
-    unit: 'nats per token',
+    unit: NATS_PER_TOKEN,
     scale: 'log',
     ...DIFFERENCE,
     format: nats,
   },
   {
     id: 'input',
-    name: 'Predicted, input-weighted',
-    hint: `${PREDICTED} by a truncation that is weighted by the layer’s inputs. Predicted to second order.`,
+    name: t('Predicted, input-weighted'),
+    hint: `${PREDICTED} ${t('Here by a truncation that is weighted by the layer’s inputs, to second order.')}`,
     curve: 'input',
-    unit: 'nats per token',
+    unit: NATS_PER_TOKEN,
     scale: 'log',
     ...DIFFERENCE,
     format: nats,
   },
   {
     id: 'fisher',
-    name: 'Predicted, two-sided',
-    hint: `${PREDICTED} by a truncation that is weighted on both sides: by its inputs, and by the loss gradients at its outputs. Predicted to second order.`,
+    name: t('Predicted, two-sided'),
+    hint: `${PREDICTED} ${t('Here by a truncation that is weighted on both sides, by its inputs and by the loss gradients at its outputs, to second order.')}`,
     curve: 'fisher',
-    unit: 'nats per token',
+    unit: NATS_PER_TOKEN,
     scale: 'log',
     ...DIFFERENCE,
     format: nats,
   },
   {
     id: 'error',
-    name: 'Relative error',
-    hint: '‖W − Ŵ‖ / ‖W‖ of the plain truncation, Frobenius norm: what is lost of the weights, whatever that does to the model.',
+    name: t('Relative error'),
+    hint: t('‖W − Ŵ‖ / ‖W‖ of the plain truncation, Frobenius norm: what is lost of the weights, whatever that does to the model.'),
     curve: 'error',
-    unit: 'of the norm',
+    unit: t('of the norm'),
     scale: 'linear',
     ...DIFFERENCE,
     format: formatPercent,
@@ -80,35 +82,35 @@ const CURVES: readonly Metric[] = [
 const MEASURED: readonly Metric[] = [
   {
     id: 'perplexity',
-    name: 'Perplexity',
-    hint: 'How surprised the whole model is by the text when this layer alone is compressed. Lower is better.',
+    name: t('Perplexity'),
+    hint: t('How surprised the whole model is by the text when this layer alone is compressed. Lower is better.'),
     unit: '',
     ...RATIO,
     format: formatNumber,
   },
   {
     id: 'loss',
-    name: 'Loss',
-    hint: 'Mean loss of the whole model, in nats per token, when this layer alone is compressed. Its exponential is the perplexity.',
-    unit: 'nats per token',
+    name: t('Loss'),
+    hint: t('Mean loss of the whole model, in nats per token, when this layer alone is compressed. Its exponential is the perplexity.'),
+    unit: NATS_PER_TOKEN,
     scale: 'log',
     ...DIFFERENCE,
     format: nats,
   },
   {
     id: 'kl',
-    name: 'KL',
-    hint: 'KL divergence of the next-token distributions to the original model’s, in nats per token. 0 is equal.',
-    unit: 'nats per token',
+    name: t('KL'),
+    hint: t('KL divergence of the next-token distributions to the original model’s, in nats per token. 0 is equal.'),
+    unit: NATS_PER_TOKEN,
     scale: 'log',
     ...DIFFERENCE,
     format: nats,
   },
   {
     id: 'agreement',
-    name: 'Agreement',
-    hint: 'Tokens where the model still ranks the same next token first as the original does. Higher is better.',
-    unit: 'of the tokens',
+    name: t('Agreement'),
+    hint: t('Tokens where the model still ranks the same next token first as the original does. Higher is better.'),
+    unit: t('of the tokens'),
     ...LESS_IS_WORSE,
     format: formatPercent,
   },
@@ -179,6 +181,10 @@ export function figureOf(metric: Metric, figures: Readonly<Record<string, Figure
   return metric.id === 'loss' && perplexity ? { value: Math.log(perplexity.value), error: perplexity.error / perplexity.value } : undefined;
 }
 
+export function isInNats({ unit }: Metric): boolean {
+  return unit === NATS_PER_TOKEN;
+}
+
 /** `24.90 ± 0.62`, with the metric's unit. */
 export function formatFigure(metric: Metric, value: number, error: number | undefined): string {
   if (error === undefined || error <= 0) {
@@ -188,7 +194,7 @@ export function formatFigure(metric: Metric, value: number, error: number | unde
     return `${formatMeasured(value * 100, error * 100)}%`;
   }
   const text = formatMeasured(value, error);
-  return metric.unit.startsWith('nats') ? `${text} nats` : text;
+  return isInNats(metric) ? t('{0} nats', text) : text;
 }
 
 /** Log-linear between a curve's own bond dimensions, as the planner reads it; constant beyond them. */
@@ -207,6 +213,6 @@ export function predictedAt(curve: Curve, key: CurveKey, chi: number): number {
 
 function taskMetric(id: string): Metric {
   const name = id.replace(/^task:/, '');
-  const hint = `Score on ${name} (LM Evaluation Harness) when this layer alone is compressed. Higher is better.`;
+  const hint = t('Score on {0} (LM Evaluation Harness) when this layer alone is compressed. Higher is better.', name);
   return { id, name, hint, unit: '', ...LESS_IS_WORSE, format: formatNumber };
 }

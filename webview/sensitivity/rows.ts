@@ -2,6 +2,7 @@
 import type { ProfileLayer } from '../../extension/protocol/types.ts';
 import { formatBytes, formatNumber, formatParameters } from '../../extension/runs/format.ts';
 import { formatMeasured, formatShare } from '../../extension/views/measured.ts';
+import { t } from '../ui/l10n.ts';
 import type { Column as AnyColumn } from '../ui/layerRows.ts';
 import type { Figures, Value } from './figures.ts';
 import type { Shown } from './facts.ts';
@@ -37,37 +38,37 @@ export function columnsOf(metric: Metric, hasPlan: boolean): readonly Column[] {
   const none = '–';
   const of = (text: (value: Value) => string) => (row: Row) => (row.value ? text(row.value) : none);
   return [
-    { id: 'layer', name: 'Layer', hint: 'Module path. Press to select it.', text: ({ layer }) => layer.name, order: ({ layer }) => layer.name },
+    { id: 'layer', name: t('Layer'), hint: t('Module path. Press to select it.'), text: ({ layer }) => layer.name, order: ({ layer }) => layer.name },
     { id: 'metric', name: metric.name, hint: metric.hint, text: of(({ value, error }) => formatFigure(metric, value, error)), order: ({ value }) => value?.value },
     {
       id: 'noise',
-      name: 'Noise',
-      hint: 'Whether the value is within two standard errors of the original model’s.',
-      text: of(({ noise, cell }) => (cell ? (noise ? 'within' : 'beyond') : none)),
+      name: t('Noise'),
+      hint: t('Whether the value is within two standard errors of the original model’s.'),
+      text: of(({ noise, cell }) => (cell ? (noise ? t('within') : t('beyond')) : none)),
       order: ({ value }) => value?.cell && Number(value.noise),
     },
-    { id: 'chi', name: 'χ', hint: 'Largest bond dimension.', text: of(({ chi }) => String(chi)), order: ({ value }) => value?.chi },
-    { id: 'keep', name: 'Kept', hint: 'Parameters, of the dense layer’s.', text: of(({ keep }) => formatShare(keep)), order: ({ value }) => value?.keep },
-    { id: 'parameters', name: 'Parameters', hint: 'At this size.', text: of(({ parameters }) => formatParameters(parameters)), order: ({ value }) => value?.parameters },
-    { id: 'bytes', name: 'Size', hint: 'In the dense layer’s data type.', text: of(({ bytes }) => formatBytes(bytes)), order: ({ value }) => value?.bytes },
+    { id: 'chi', name: 'χ', hint: t('Largest bond dimension.'), text: of(({ chi }) => String(chi)), order: ({ value }) => value?.chi },
+    { id: 'keep', name: t('Kept'), hint: t('Parameters, of the dense layer’s.'), text: of(({ keep }) => formatShare(keep)), order: ({ value }) => value?.keep },
+    { id: 'parameters', name: t('Parameters'), hint: t('At this size.'), text: of(({ parameters }) => formatParameters(parameters)), order: ({ value }) => value?.parameters },
+    { id: 'bytes', name: t('Size'), hint: t('In the dense layer’s data type.'), text: of(({ bytes }) => formatBytes(bytes)), order: ({ value }) => value?.bytes },
     {
       id: 'predicted',
-      name: 'Predicted loss',
-      hint: 'Predicted rise of the mean loss, nats per token.',
+      name: t('Predicted loss'),
+      hint: t('Predicted rise of the mean loss, nats per token.'),
       text: ({ predicted }) => (predicted === undefined ? none : formatNumber(predicted)),
       order: ({ predicted }) => predicted,
     },
     {
       id: 'measured',
-      name: 'Measured loss',
-      hint: 'Measured rise of the mean loss ± its standard error, nats per token.',
+      name: t('Measured loss'),
+      hint: t('Measured rise of the mean loss ± its standard error, nats per token.'),
       text: ({ measured }) => (measured ? formatMeasured(measured.rise, measured.error) : none),
       order: ({ measured }) => measured?.rise,
     },
     {
       id: 'sequences',
-      name: 'Sequences',
-      hint: 'That it was measured on.',
+      name: t('Sequences'),
+      hint: t('That it was measured on.'),
       text: of(({ cell }) => (cell ? String(cell.sequences) : none)),
       order: ({ value }) => value?.cell?.sequences,
     },
@@ -75,9 +76,9 @@ export function columnsOf(metric: Metric, hasPlan: boolean): readonly Column[] {
       ? [
           {
             id: 'plan',
-            name: 'Plan',
-            hint: 'Part that the plan keeps.',
-            text: ({ plan }: Row) => (plan === undefined ? 'dense' : formatShare(plan)),
+            name: t('Plan'),
+            hint: t('Part that the plan keeps.'),
+            text: ({ plan }: Row) => (plan === undefined ? t('dense') : formatShare(plan)),
             order: ({ plan }: Row) => plan ?? 1,
           },
         ]

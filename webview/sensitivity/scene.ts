@@ -1,6 +1,7 @@
 /** The heatmap as a picture to keep: shapes and texts with their places, from which both the SVG and the PNG are made. */
 import { formatShare } from '../../extension/views/measured.ts';
 import { GAP } from '../ui/geometry.ts';
+import { t } from '../ui/l10n.ts';
 import { DOT, look } from './cells.ts';
 import { type Shown, sizeText } from './facts.ts';
 import type { Figures, Value } from './figures.ts';
@@ -41,8 +42,8 @@ export function pictureOf({ figures, grid, shown, values, overlay, theme }: Pict
   const { metric, axis, size } = shown;
   const [scale, baseline] = [figures.scale(metric), figures.baseline(metric)];
   return sceneOf({
-    title: `Sensitivity of ${figures.profile.model.name}`,
-    subtitle: `${metric.name}, ${sizeText(axis, size)} of each layer, one layer at a time`,
+    title: t('Sensitivity of {0}', figures.profile.model.name),
+    subtitle: t('{0}, {1} of each layer, one layer at a time', metric.name, sizeText(axis, size)),
     grid,
     values,
     scale,
@@ -65,7 +66,7 @@ function sceneOf({ title, subtitle, grid, values, scale, legend, overlay, theme 
   const legendAt = bottom + 28;
   const noise = values.some(value => value?.noise);
   const missing = [...grid.spots()].some((spot, index) => grid.at(spot) && !values[index]);
-  const keys = [noise && '● within 2 standard errors of the original', missing && 'striped: no figure yet', overlay && '60%: kept by the plan'];
+  const keys = [noise && t('● within 2 standard errors of the original'), missing && t('striped: no figure yet'), overlay && t('60%: kept by the plan')];
 
   text(MARGIN, MARGIN + 12, title, { size: 15, bold: true });
   text(MARGIN, MARGIN + 30, subtitle, { fill: theme.muted });

@@ -1,6 +1,7 @@
 /** What is shown: metric, size, heatmap or table, the plan's shares; and what can be done with all of it. */
 import { h } from '../ui/dom.ts';
 import { check, choice, stops, switcher } from '../ui/controls.ts';
+import { t } from '../ui/l10n.ts';
 import { showMenu, type MenuItem } from '../ui/menu.ts';
 import { button } from '../ui/toolkit.ts';
 import type { Axis } from './figures.ts';
@@ -27,38 +28,38 @@ export class Toolbar {
   #unit: Axis = 'keep';
 
   constructor(actions: ToolbarActions) {
-    this.#metric = choice('Metric', actions.metric);
+    this.#metric = choice(t('Metric'), actions.metric);
     this.#axis = switcher<Axis>(
-      'Size by',
+      t('Size by'),
       [
-        { id: 'keep', name: 'Kept', hint: 'Sizes by the part of a layer’s parameters that is kept' },
-        { id: 'chi', name: 'χ', hint: 'Sizes by bond dimension' },
+        { id: 'keep', name: t('Kept'), hint: t('Sizes by the part of a layer’s parameters that is kept') },
+        { id: 'chi', name: 'χ', hint: t('Sizes by bond dimension') },
       ],
       actions.axis,
     );
-    this.#size = stops('Size', size => sizeText(this.#unit, size), actions.size);
+    this.#size = stops(t('Size'), size => sizeText(this.#unit, size), actions.size);
     this.#view = switcher<'map' | 'table'>(
-      'View',
+      t('View'),
       [
-        { id: 'map', name: 'Heatmap', hint: 'Blocks by layers, coloured' },
-        { id: 'table', name: 'Table', hint: 'The same numbers as a table' },
+        { id: 'map', name: t('Heatmap'), hint: t('Blocks by layers, coloured') },
+        { id: 'table', name: t('Table'), hint: t('The same numbers as a table') },
       ],
       id => actions.table(id === 'table'),
     );
     this.#overlay = check(actions.overlay);
-    const exporting = button('Export', () => {
+    const exporting = button(t('Export'), () => {
       const { left, bottom } = exporting.getBoundingClientRect();
-      showMenu('Export', actions.exports, { x: left, y: bottom + 2 }, exporting);
+      showMenu(t('Export'), actions.exports, { x: left, y: bottom + 2 }, exporting);
     });
     exporting.setAttribute('aria-haspopup', 'menu');
     this.element = h(
       'div',
-      { class: 'toolbar', role: 'toolbar', 'aria-label': 'What is shown' },
+      { class: 'toolbar', role: 'toolbar', 'aria-label': t('What is shown') },
       this.#metric.element,
-      h('div', { class: 'field' }, h('span', { 'aria-hidden': 'true' }, 'Size'), this.#axis.element, this.#size.element),
+      h('div', { class: 'field' }, h('span', { 'aria-hidden': 'true' }, t('Size')), this.#axis.element, this.#size.element),
       this.#view.element,
       this.#overlay.element,
-      h('div', { class: 'buttons' }, button('Plan Compression…', actions.plan, 'primary'), exporting),
+      h('div', { class: 'buttons' }, button(t('Plan Compression…'), actions.plan, 'primary'), exporting),
     );
   }
 
@@ -66,13 +67,13 @@ export class Toolbar {
     const all = metrics.includes(metric) ? metrics : [metric, ...metrics];
     this.#unit = axis;
     this.#metric.show(
-      all.map(({ id, name, hint, curve }) => ({ id, name, hint, group: curve ? 'Predicted' : 'Measured' })),
+      all.map(({ id, name, hint, curve }) => ({ id, name, hint, group: curve ? t('Predicted') : t('Measured') })),
       metric.id,
     );
     this.#axis.show(axis);
     this.#size.show(sizes, size);
     this.#view.show(table ? 'table' : 'map');
     this.#overlay.element.hidden = plan === undefined;
-    this.#overlay.show(`Plan ${plan ?? ''}`, 'Write the part that this plan keeps into each cell', overlay);
+    this.#overlay.show(t('Plan {0}', plan ?? ''), t('Write the part that this plan keeps into each cell'), overlay);
   }
 }

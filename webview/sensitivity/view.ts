@@ -4,6 +4,7 @@ import { ProfileFold } from '../../extension/profile/fold.ts';
 import { isActive } from '../../extension/runs/run.ts';
 import { Asker, type Request } from '../ui/asker.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import { showMenu } from '../ui/menu.ts';
 import { RunStrip } from '../ui/runStrip.ts';
 import { onThemeChange, readTheme } from '../ui/theme.ts';
@@ -43,9 +44,9 @@ export class SensitivityView {
   readonly #head = new Head();
   readonly #spoken = h('p', { class: 'unseen', 'aria-live': 'polite' });
   readonly #legend = h('div', { class: 'legend' });
-  readonly #picture = h('section', { class: 'picture', 'aria-label': 'Sensitivity' });
+  readonly #picture = h('section', { class: 'picture', 'aria-label': t('Sensitivity') });
   readonly #run: RunStrip;
-  readonly #cancel = button('Cancel', () => this.#asker.ask('cancelRun'));
+  readonly #cancel = button(t('Cancel'), () => this.#asker.ask('cancelRun'));
   readonly #toolbar: Toolbar;
   readonly #map: LayerSheet;
   readonly #table: TableView<Row>;
@@ -66,7 +67,7 @@ export class SensitivityView {
     this.#asker = new Asker(outside.request);
     this.#store = outside.save;
     this.#selection = { layers: new Set(state.selected), anchor: undefined };
-    this.#run = new RunStrip('Profile run', button('Show Run', () => this.#asker.ask('showRun')), this.#cancel);
+    this.#run = new RunStrip(t('Profile run'), button(t('Show Run'), () => this.#asker.ask('showRun')), this.#cancel);
     this.#toolbar = new Toolbar({
       metric: metric => this.#change({ metric }),
       axis: axis => this.#change({ axis, size: this.#otherSize(axis) }),
@@ -75,10 +76,10 @@ export class SensitivityView {
       overlay: overlay => this.#change({ overlay }),
       plan: () => this.#asker.ask('planCompression'),
       exports: [
-        { label: 'Copy as CSV', act: () => this.#copy() },
-        { label: 'Save as CSV…', act: () => this.#save('csv') },
-        { label: 'Save as PNG…', act: () => this.#save('png'), first: true },
-        { label: 'Save as SVG…', act: () => this.#save('svg') },
+        { label: t('Copy as CSV'), act: () => this.#copy() },
+        { label: t('Save as CSV…'), act: () => this.#save('csv') },
+        { label: t('Save as PNG…'), act: () => this.#save('png'), first: true },
+        { label: t('Save as SVG…'), act: () => this.#save('svg') },
       ],
     });
     this.#map = new LayerSheet({
@@ -99,7 +100,7 @@ export class SensitivityView {
       },
     });
     this.#exchange = new ExchangeView(share => this.#asker.ask('planCompression', share));
-    this.element.append(busy('Reading the profile…'), this.#run.element);
+    this.element.append(busy(t('Reading the profile…')), this.#run.element);
     onThemeChange(() => {
       this.#theme = readTheme();
       this.#update();
@@ -172,7 +173,7 @@ export class SensitivityView {
     this.#put(this.#map.element, this.#legend);
     const values = valuesOf(content);
     const scale = figures.scale(metric);
-    const label = `Heatmap of ${figures.profile.layers.length} layers: ${metric.name}, ${sizeText(axis, size)}. ${values.filter(Boolean).length} have a figure.`;
+    const label = t('Heatmap of {0} layers: {1}, {2}. {3} have a figure.', figures.profile.layers.length, metric.name, sizeText(axis, size), values.filter(Boolean).length);
     this.#map.show(heatmap({ grid, values, scale, selected: this.#selection.layers, overlay: this.#overlay(), theme: this.#theme }), this.#selection, label);
     const baseline = figures.profile.cells?.length || metric.curve ? figures.baseline(metric) : undefined;
     const missing = values.filter(Boolean).length < figures.profile.layers.length;
@@ -221,7 +222,7 @@ export class SensitivityView {
   #hover(name: string): Node {
     const layer = this.#content?.figures.layer(name);
     const facts = this.#facts(name).map(([label, text]) => h('div', {}, h('dt', {}, label), h('dd', {}, text)));
-    return h('div', {}, h('strong', {}, layer ? `Block ${layer.block} · ${layer.column}` : name), h('dl', {}, ...facts));
+    return h('div', {}, h('strong', {}, layer ? t('Block {0} · {1}', layer.block, layer.column) : name), h('dl', {}, ...facts));
   }
 
   #describe(name: string): string {
@@ -266,7 +267,7 @@ export class SensitivityView {
     }
     const layers = [...selection.layers];
     this.#remember({ selected: layers });
-    this.#spoken.textContent = layers.length === 1 ? `${layers[0] ?? ''} selected` : `${layers.length} layers selected`;
+    this.#spoken.textContent = layers.length === 1 ? t('{0} selected', layers[0] ?? '') : t('{0} layers selected', layers.length);
     clearTimeout(this.#telling);
     this.#telling = setTimeout(() => {
       this.#telling = undefined;
@@ -310,15 +311,15 @@ export class SensitivityView {
   #menu(at: { readonly x: number; readonly y: number }, from: HTMLElement): void {
     const layers = [...this.#selection.layers];
     const [first] = layers;
-    const label = layers.length === 1 ? (first ?? '') : `${layers.length} layers`;
+    const label = layers.length === 1 ? (first ?? '') : t('{0} layers', layers.length);
     showMenu(
       label,
       [
-        { label: 'Tensorize…', act: () => this.#asker.ask('tensorizeLayers', undefined, { layers }) },
-        { label: 'Exclude From Plan', act: () => this.#asker.ask('excludeLayers', undefined, { layers }) },
-        { label: 'Profile These Layers…', act: () => this.#asker.ask('profileLayers', undefined, { layers }) },
-        { label: 'Show Curves', act: () => this.#showCurves(), first: true },
-        { label: 'Reveal in Tree', act: () => this.#asker.ask('revealLayer', first) },
+        { label: t('Tensorize…'), act: () => this.#asker.ask('tensorizeLayers', undefined, { layers }) },
+        { label: t('Exclude From Plan'), act: () => this.#asker.ask('excludeLayers', undefined, { layers }) },
+        { label: t('Profile These Layers…'), act: () => this.#asker.ask('profileLayers', undefined, { layers }) },
+        { label: t('Show Curves'), act: () => this.#showCurves(), first: true },
+        { label: t('Reveal in Tree'), act: () => this.#asker.ask('revealLayer', first) },
       ],
       at,
       from,
@@ -334,7 +335,7 @@ export class SensitivityView {
   #copy(): void {
     if (this.#content) {
       this.#asker.ask('copyText', fileOf('csv', this.#content, undefined, this.#theme).text);
-      this.#spoken.textContent = 'Copied as CSV';
+      this.#spoken.textContent = t('Copied as CSV');
     }
   }
 

@@ -4,6 +4,7 @@ import { formatNumber, formatParameters, formatPercent } from '../../extension/r
 import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
 import { shapeText } from '../ui/listRows.ts';
+import { t } from '../ui/l10n.ts';
 import { readTheme } from '../ui/theme.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { bars, figuresOf, readable } from './figures.ts';
@@ -17,7 +18,7 @@ export interface Known {
 }
 
 export class Details {
-  readonly element = h('section', { class: 'details', tabindex: '0', 'aria-label': 'Chosen tensor' });
+  readonly element = h('section', { class: 'details', tabindex: '0', 'aria-label': t('Chosen tensor') });
   readonly #plot = new LinePlot();
   readonly #askSpectrum: () => void;
 
@@ -28,13 +29,13 @@ export class Details {
   /** @param tensor undefined where none is chosen. */
   show(tensor: TensorInfo | undefined, known: Known | undefined): void {
     if (!tensor) {
-      this.element.replaceChildren(h('p', { class: 'note' }, 'Choose a tensor to see its values: statistics, histogram and singular values.'));
+      this.element.replaceChildren(h('p', { class: 'note' }, t('Choose a tensor to see its values: statistics, histogram and singular values.')));
       return;
     }
     this.element.replaceChildren(
       h('h2', {}, tensor.name),
       h('p', { class: 'note' }, `${shapeText(tensor.shape)} ${tensor.dtype}`),
-      ...(known?.problem !== undefined ? [h('p', { role: 'alert', class: 'problem' }, known.problem)] : known?.facts ? this.#statistics(known.facts) : [busy('Reading its values…')]),
+      ...(known?.problem !== undefined ? [h('p', { role: 'alert', class: 'problem' }, known.problem)] : known?.facts ? this.#statistics(known.facts) : [busy(t('Reading its values…'))]),
       ...(known?.facts && tensor.shape.length > 1 ? this.#singular(known) : []),
     );
     if (known?.spectrum) {
@@ -53,11 +54,11 @@ export class Details {
       bar.style.height = `${height}%`;
       return h('div', { class: 'bin' }, bar);
     });
-    const label = `Histogram of ${facts.name}: values from ${readable(facts.low)} to ${readable(facts.high)}.`;
+    const label = t('Histogram of {0}: values from {1} to {2}.', facts.name, readable(facts.low), readable(facts.high));
     return h(
       'figure',
       {},
-      h('figcaption', {}, 'Histogram ', h('span', { class: 'note' }, '61 equal bins, logarithmic')),
+      h('figcaption', {}, `${t('Histogram')} `, h('span', { class: 'note' }, t('61 equal bins, logarithmic'))),
       h('div', { class: 'bars', role: 'img', 'aria-label': label }, ...drawn),
       h('div', { class: 'ends' }, h('span', {}, readable(facts.low)), h('span', {}, readable(facts.high))),
     );
@@ -65,25 +66,25 @@ export class Details {
 
   #singular({ spectrum, spectrumProblem }: Known): readonly HTMLElement[] {
     if (spectrumProblem !== undefined) {
-      return [h('h3', {}, 'Singular values'), h('p', { class: 'note' }, spectrumProblem)];
+      return [h('h3', {}, t('Singular values')), h('p', { class: 'note' }, spectrumProblem)];
     }
     if (spectrum === null) {
-      return [h('h3', {}, 'Singular values'), h('p', { class: 'note' }, 'This is a large matrix: decomposing it takes a while.'), button('Compute', this.#askSpectrum)];
+      return [h('h3', {}, t('Singular values')), h('p', { class: 'note' }, t('This is a large matrix: decomposing it takes a while.')), button(t('Compute'), this.#askSpectrum)];
     }
     if (!spectrum) {
-      return [h('h3', {}, 'Singular values'), busy('Decomposing…')];
+      return [h('h3', {}, t('Singular values')), busy(t('Decomposing…'))];
     }
     const rows = spectrum.marks.map(({ keep, chi, parameters, relative_error }) =>
       h('tr', {}, ...[formatPercent(keep), String(chi), formatParameters(parameters), formatNumber(relative_error)].map((text, at) => h(at === 0 ? 'th' : 'td', at === 0 ? { scope: 'row' } : {}, text))),
     );
     return [
-      h('h3', {}, 'Singular values ', h('span', { class: 'note' }, `of the ${spectrum.rows} × ${spectrum.columns} matrix`)),
+      h('h3', {}, `${t('Singular values')} `, h('span', { class: 'note' }, t('of the {0} × {1} matrix', spectrum.rows, spectrum.columns))),
       this.#plot.element,
-      h('p', { class: 'note' }, 'What plain low rank would keep of it. Data-aware methods weigh the error by what the layer sees: profile the model for those.'),
+      h('p', { class: 'note' }, t('What plain low rank would keep of it. Data-aware methods weigh the error by what the layer sees: profile the model for those.')),
       h(
         'table',
         {},
-        h('thead', {}, h('tr', {}, ...['Kept', 'χ', 'Parameters', 'Relative error'].map(text => h('th', { scope: 'col' }, text)))),
+        h('thead', {}, h('tr', {}, ...[t('Kept'), 'χ', t('Parameters'), t('Relative error')].map(text => h('th', { scope: 'col' }, text)))),
         h('tbody', {}, ...rows),
       ),
     ];
@@ -96,16 +97,16 @@ export class Details {
     const line = spectrum.values.map((value, index) => ({ x: index + 1, y: value, text: readable(value) })).filter(({ y }) => y > largest * 1e-8);
     const marks = spectrum.marks.flatMap(({ keep, chi }) => {
       const value = spectrum.values[chi - 1];
-      return value !== undefined && value > largest * 1e-8 ? [{ x: chi, y: value, text: `χ ${chi} keeps ${formatPercent(keep)} of the parameters` }] : [];
+      return value !== undefined && value > largest * 1e-8 ? [{ x: chi, y: value, text: t('χ {0} keeps {1} of the parameters', chi, formatPercent(keep)) }] : [];
     });
     this.#plot.show(
       {
-        label: `Singular values of ${spectrum.name}, from ${readable(largest)} to ${readable(spectrum.values.at(-1) ?? 0)}.`,
-        x: { title: 'Rank', scale: 'linear', min: 1, max: spectrum.values.length, format: value => String(Math.round(value)) },
-        y: { title: 'Singular value', scale: 'log', format: readable },
+        label: t('Singular values of {0}, from {1} to {2}.', spectrum.name, readable(largest), readable(spectrum.values.at(-1) ?? 0)),
+        x: { title: t('Rank'), scale: 'linear', min: 1, max: spectrum.values.length, format: value => String(Math.round(value)) },
+        y: { title: t('Singular value'), scale: 'log', format: readable },
         lines: [
           { label: 'σ', colour, shape: undefined, kind: 'trend', points: line },
-          { label: 'Size', colour: theme.foreground, shape: 'rectRot', kind: 'point', points: marks },
+          { label: t('Size'), colour: theme.foreground, shape: 'rectRot', kind: 'point', points: marks },
         ],
       },
       theme,

@@ -1,5 +1,7 @@
 /** Figures of a tensor in words. */
+import { formatCount } from '../../extension/runs/format.ts';
 import type { TensorFacts } from '../../extension/protocol/types.ts';
+import { t } from '../ui/l10n.ts';
 
 export interface FigureText {
   readonly name: string;
@@ -10,17 +12,17 @@ export interface FigureText {
 
 export function figuresOf(facts: TensorFacts): readonly FigureText[] {
   const { count, zeros, nan, infinite, minimum, maximum, mean, deviation, norm } = facts;
-  const share = (some: number) => (count > 0 && some > 0 ? `${some.toLocaleString('en')} (${((100 * some) / count).toPrecision(2)}%)` : '0');
+  const share = (some: number) => (count > 0 && some > 0 ? `${formatCount(some)} (${((100 * some) / count).toPrecision(2)}%)` : '0');
   const plain = (name: string, value: number | null) => ({ name, value: value === null ? '–' : readable(value), bad: false });
   return [
-    plain('Minimum', minimum),
-    plain('Maximum', maximum),
-    plain('Mean', mean),
-    plain('Standard deviation', deviation),
-    plain('Norm', norm),
-    { name: 'Zeros', value: share(zeros), bad: false },
-    { name: 'NaN', value: share(nan), bad: nan > 0 },
-    { name: 'Infinite', value: share(infinite), bad: infinite > 0 },
+    plain(t('Minimum'), minimum),
+    plain(t('Maximum'), maximum),
+    plain(t('Mean'), mean),
+    plain(t('Standard deviation'), deviation),
+    plain(t('Norm'), norm),
+    { name: t('Zeros'), value: share(zeros), bad: false },
+    { name: t('NaN'), value: share(nan), bad: nan > 0 },
+    { name: t('Infinite'), value: share(infinite), bad: infinite > 0 },
   ];
 }
 
@@ -36,6 +38,6 @@ export function bars({ histogram, low, high }: TensorFacts): readonly { readonly
   const width = (high - low) / histogram.length;
   return histogram.map((count, index) => ({
     height: most === 0 ? 0 : (100 * Math.log1p(count)) / most,
-    text: `${readable(low + index * width)} to ${readable(low + (index + 1) * width)}: ${count.toLocaleString('en')}`,
+    text: t('{0} to {1}: {2}', readable(low + index * width), readable(low + (index + 1) * width), formatCount(count)),
   }));
 }

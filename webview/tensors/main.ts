@@ -1,8 +1,9 @@
 /** The tensors of a safetensors file: a list with search, and what is in the chosen one. */
 import type { HostMessage, TensorFile, TensorInfo } from '../../extension/protocol/types.ts';
-import { formatBytes, formatParameters } from '../../extension/runs/format.ts';
+import { formatBytes, formatCount, formatParameters } from '../../extension/runs/format.ts';
 import { Channel, type Host } from '../ui/channel.ts';
 import { h } from '../ui/dom.ts';
+import { t } from '../ui/l10n.ts';
 import { TensorList } from '../ui/list.ts';
 import { chooseRows, nextSort, type Sort } from '../ui/listRows.ts';
 import { onThemeChange } from '../ui/theme.ts';
@@ -40,8 +41,8 @@ const details = new Details(() => askSpectrum());
 const count = h('span', { class: 'note', role: 'status' });
 const box = document.createElement('input');
 box.type = 'search';
-box.placeholder = 'Search names';
-box.setAttribute('aria-label', 'Search names');
+box.placeholder = t('Search names');
+box.setAttribute('aria-label', t('Search names'));
 box.addEventListener('input', () => {
   search = box.value;
   show();
@@ -81,7 +82,7 @@ function draw(): void {
   }
   const { name, bytes, header_bytes, tensors, metadata } = file;
   const values = tensors.reduce((sum, { parameters }) => sum + parameters, 0);
-  const facts = [`${tensors.length.toLocaleString('en')} tensors`, `${formatParameters(values)} values`, formatBytes(bytes), `header ${formatBytes(header_bytes)}`];
+  const facts = [t('{0} tensors', formatCount(tensors.length)), t('{0} values', formatParameters(values)), formatBytes(bytes), t('header {0}', formatBytes(header_bytes))];
   root.replaceChildren(
     h('header', {}, h('h1', {}, name), h('p', { class: 'lead' }, facts.join(' · ')), ...metadataOf(metadata), h('div', { class: 'bar' }, box, count)),
     h('main', {}, list.element, details.element),
@@ -96,14 +97,14 @@ function metadataOf(metadata: Readonly<Record<string, string>>): readonly HTMLEl
     return [];
   }
   const rows = pairs.map(([key, value]) => h('div', {}, h('dt', {}, key), h('dd', {}, value)));
-  return [h('details', pairs.length < 4 ? { open: '' } : {}, h('summary', {}, `Metadata of the file (${pairs.length})`), h('dl', { class: 'metadata' }, ...rows))];
+  return [h('details', pairs.length < 4 ? { open: '' } : {}, h('summary', {}, t('Metadata of the file ({0})', pairs.length)), h('dl', { class: 'metadata' }, ...rows))];
 }
 
 function show(): void {
   if (file) {
     const rows = chooseRows(file.tensors, COLUMNS, search, sort);
     list.show(rows, sort, chosen?.name);
-    count.textContent = search.trim() === '' ? '' : `${rows.length.toLocaleString('en')} of ${file.tensors.length.toLocaleString('en')}`;
+    count.textContent = search.trim() === '' ? '' : t('{0} of {1}', formatCount(rows.length), formatCount(file.tensors.length));
   }
 }
 
@@ -161,10 +162,10 @@ function stored(): string | undefined {
 }
 
 function load(): void {
-  root.replaceChildren(busy('Reading the header…'));
+  root.replaceChildren(busy(t('Reading the header…')));
   channel.request('ready').catch((error: unknown) => {
     const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button('Try Again', load));
+    root.replaceChildren(problem, button(t('Try Again'), load));
   });
 }
 

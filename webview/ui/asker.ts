@@ -3,7 +3,7 @@ import type { WebviewRequest } from '../../extension/protocol/types.ts';
 import { h } from './dom.ts';
 
 /** Asks the extension; rejects with its reason. */
-export type Request = (method: WebviewRequest['method'], argument?: string, rest?: Pick<WebviewRequest, 'layers' | 'name'>) => Promise<void>;
+export type Request = (method: WebviewRequest['method'], argument?: string, rest?: Pick<WebviewRequest, 'layers' | 'name' | 'chat'>) => Promise<void>;
 
 export class Asker {
   /** Empty, or why the last request failed. */

@@ -1,6 +1,7 @@
 /** The webview's end of the messages: requests with ids that are answered once or time out, and what the host sends by itself. */
 import type { HostMessage, WebviewRequest } from '../../extension/protocol/types.ts';
 import { isHostMessage } from '../../extension/protocol/validate.js';
+import { t } from './l10n.ts';
 
 const TIMEOUT_MS = 15_000;
 
@@ -38,10 +39,10 @@ export class Channel {
   }
 
   /** Resolves when the host has done it; rejects with the host's reason, or when no answer comes in time. */
-  request(method: WebviewRequest['method'], argument?: string, rest: Pick<WebviewRequest, 'layers' | 'name'> = {}): Promise<void> {
+  request(method: WebviewRequest['method'], argument?: string, rest: Pick<WebviewRequest, 'layers' | 'name' | 'chat'> = {}): Promise<void> {
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#settle(id, 'The extension did not answer. Close this panel and open it again.'), TIMEOUT_MS);
+      const timer = setTimeout(() => this.#settle(id, t('The extension did not answer. Close this panel and open it again.')), TIMEOUT_MS);
       this.#waiting.set(id, { resolve, reject, timer });
       const request: WebviewRequest = { id, method, argument: argument ?? null, ...rest };
       this.#host.postMessage(request);

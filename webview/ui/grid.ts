@@ -1,5 +1,6 @@
 /** Where each layer of a model stands: a row a block, a column a layer kind. */
 import type { ProfileLayer } from '../../extension/protocol/types.ts';
+import { t } from '../ui/l10n.ts';
 
 /** A layer as far as its place goes. */
 export type Placed = Pick<ProfileLayer, 'name' | 'block' | 'column' | 'group'>;
@@ -17,7 +18,7 @@ export interface Spot {
 }
 
 const GROUPS: readonly ProfileLayer['group'][] = ['attention', 'mlp', 'other'];
-export const GROUP_NAMES: Readonly<Record<ProfileLayer['group'], string>> = { attention: 'Attention', mlp: 'MLP', other: 'Other' };
+export const GROUP_NAMES: Readonly<Record<ProfileLayer['group'], string>> = { attention: t('Attention'), mlp: t('MLP'), other: t('Other') };
 
 export class Grid<L extends Placed = Placed> {
   /** Block indices, ascending. */

@@ -1,6 +1,7 @@
 /** The labels of a sheet: each selects the row or the column that it names. */
 import { h } from './dom.ts';
 import type { Geometry } from './geometry.ts';
+import { t } from './l10n.ts';
 import { type Grid, GROUP_NAMES, type Spot } from './grid.ts';
 
 /** Pixels in which no label can be read. */
@@ -12,7 +13,7 @@ type Choose = (spot: Spot, event: MouseEvent) => void;
 
 /** Above the row labels: all layers. */
 export function cornerLabel(sheet: string): HTMLElement {
-  return h('div', { class: 'corner', role: 'columnheader', id: `${sheet}-head--1`, 'aria-label': 'All layers', title: 'Select all layers' }, 'Block');
+  return h('div', { class: 'corner', role: 'columnheader', id: `${sheet}-head--1`, 'aria-label': t('All layers'), title: t('Select all layers') }, t('Block'));
 }
 
 export function columnLabels(sheet: string, grid: Grid, { edges }: Geometry, choose: Choose): readonly HTMLElement[] {
@@ -21,7 +22,7 @@ export function columnLabels(sheet: string, grid: Grid, { edges }: Geometry, cho
     const width = span(index, index + 1);
     const head = h(
       'div',
-      { role: 'columnheader', id: `${sheet}-head-${index}`, 'aria-colindex': String(index + 2), 'aria-label': column.id, title: `${column.id}: select the column` },
+      { role: 'columnheader', id: `${sheet}-head-${index}`, 'aria-colindex': String(index + 2), 'aria-label': column.id, title: t('{0}: select the column', column.id) },
       width < NARROW ? h('span', { class: 'unseen' }, column.label) : column.label,
     );
     head.style.width = `${width}px`;
@@ -45,7 +46,7 @@ export function rowLabels(sheet: string, grid: Grid, height: number, choose: Cho
   const every = Math.ceil(LOW / height);
   return grid.blocks.map((block, index) => {
     const number = index % every === 0 ? String(block) : h('span', { class: 'unseen' }, String(block));
-    const head = h('div', { role: 'rowheader', id: `${sheet}-block-${index}`, 'aria-label': `Block ${block}`, title: `Block ${block}: select the row` }, number);
+    const head = h('div', { role: 'rowheader', id: `${sheet}-block-${index}`, 'aria-label': t('Block {0}', block), title: t('Block {0}: select the row', block) }, number);
     head.style.lineHeight = `${Math.min(height, 18)}px`;
     head.style.overflow = every > 1 ? 'visible' : '';
     head.style.fontSize = every > 1 ? '10px' : '';

@@ -1,5 +1,6 @@
 /** Layers as a table: for the keyboard, for a screen reader, and to read off. */
 import { h } from './dom.ts';
+import { t } from './l10n.ts';
 import { type Column, type Row, type Sort, sortRows } from './layerRows.ts';
 
 export interface TableActions {
@@ -18,7 +19,7 @@ export class TableView<R extends Row> {
   constructor(actions: TableActions) {
     this.#actions = actions;
     const table = h('table', {}, this.#caption, h('thead', {}, this.#head), this.#body);
-    this.element = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Table' }, table);
+    this.element = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': t('Table') }, table);
   }
 
   /** Draws anew, and leaves the focus where it was. */
@@ -43,7 +44,7 @@ export class TableView<R extends Row> {
   #row(row: R, columns: readonly Column<R>[], selected: ReadonlySet<string>): HTMLElement {
     const { name } = row.layer;
     const isSelected = selected.has(name);
-    const control = h('button', { type: 'button', 'data-key': name, 'aria-pressed': String(isSelected), title: 'Select; with Ctrl add or take away' }, name);
+    const control = h('button', { type: 'button', 'data-key': name, 'aria-pressed': String(isSelected), title: t('Select; with Ctrl add or take away') }, name);
     control.addEventListener('click', event => this.#actions.select(name, event));
     const [, ...rest] = columns;
     const element = h('tr', { class: isSelected ? 'selected' : undefined }, h('th', { scope: 'row' }, control), ...rest.map(column => h('td', {}, column.text(row))));

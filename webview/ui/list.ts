@@ -65,7 +65,7 @@ export class TensorList<R extends Named> {
   #header({ id, name, hint }: Column<R>, { column, descending }: Sort): HTMLElement {
     const isSorted = id === column;
     const arrow = isSorted ? (descending ? ' ↓' : ' ↑') : '';
-    const control = h('button', { type: 'button', 'data-column': id, title: hint ?? t('Sort by {0}', name.toLowerCase()) }, name, h('span', { 'aria-hidden': 'true' }, arrow));
+    const control = h('button', { type: 'button', 'data-column': id, title: hint ?? t('Sort by {0}', name) }, name, h('span', { 'aria-hidden': 'true' }, arrow));
     control.addEventListener('click', () => this.#actions.sort(id));
     return h('div', { role: 'columnheader', class: id, 'aria-sort': isSorted ? (descending ? 'descending' : 'ascending') : 'none' }, control);
   }

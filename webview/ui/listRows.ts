@@ -1,4 +1,5 @@
 /** Named things as rows of a long list: searched, sorted. No DOM here. */
+import { t } from './l10n.ts';
 
 export interface Named {
   readonly name: string;
@@ -44,7 +45,7 @@ export function nextSort(now: Sort, column: string): Sort {
 }
 
 export function shapeText(shape: readonly number[]): string {
-  return shape.length === 0 ? 'scalar' : shape.join(' × ');
+  return shape.length === 0 ? t('scalar') : shape.join(' × ');
 }
 
 /** Lists of fewer numbers first. */

@@ -1,4 +1,5 @@
 /** A scene as PNG, painted by the browser: no library, and no image that the Content Security Policy would refuse. */
+import { t } from './l10n.ts';
 import { type Item, type Scene, stripesOf } from './scene.ts';
 
 /** Pixels of a PNG for each unit of the scene. */
@@ -14,7 +15,7 @@ export function pngOf({ width, height, font, items }: Scene): string {
   canvas.height = Math.round(height * ratio);
   const context = canvas.getContext('2d');
   if (!context) {
-    throw new Error('This window cannot draw a picture.');
+    throw new Error(t('This window cannot draw a picture.'));
   }
   context.scale(ratio, ratio);
   items.forEach(item => paint(context, item, font));

@@ -2,6 +2,7 @@
 import type { RunStatus } from '../../extension/protocol/types.ts';
 import { fractionDone, isActive, progressText, runOf } from '../../extension/runs/run.ts';
 import { h } from './dom.ts';
+import { t } from './l10n.ts';
 
 export class RunStrip {
   readonly #text = h('span', { class: 'run-text' });
@@ -12,7 +13,7 @@ export class RunStrip {
   /** @param label of the progress bar, for who does not see it. */
   constructor(label: string, ...buttons: readonly HTMLElement[]) {
     this.#bar = h('div', { class: 'bar', role: 'progressbar', 'aria-label': label, 'aria-valuemin': '0', 'aria-valuemax': '100' }, this.#fill);
-    this.element = h('section', { class: 'run', 'aria-label': 'Run', hidden: '' }, h('div', { class: 'run-line' }, this.#text, h('div', { class: 'buttons' }, ...buttons)), this.#bar);
+    this.element = h('section', { class: 'run', 'aria-label': t('Run'), hidden: '' }, h('div', { class: 'run-line' }, this.#text, h('div', { class: 'buttons' }, ...buttons)), this.#bar);
   }
 
   /** @param text instead of how far it is. */

@@ -1,6 +1,7 @@
 /** Layers in rows and columns as a control: labels that stay in sight, the mouse, the keyboard, and what a screen reader is told. */
 import { h } from './dom.ts';
 import { Hint } from './hint.ts';
+import { t } from './l10n.ts';
 import { columnAt, type Geometry, spotAt, widthOf } from './geometry.ts';
 import type { Grid, Spot } from './grid.ts';
 import { columnLabels, cornerLabel, rowLabels } from './labels.ts';
@@ -34,7 +35,7 @@ const HEADS_HEIGHT = 42;
 /** A drag this near to the edge scrolls. */
 const EDGE = 24;
 const EVERYTHING: Spot = { row: -1, column: -1 };
-const HELP = 'Arrow keys move, Space adds or takes away, Enter selects one, Shift with arrows a range, Control+A all; Shift+F10 opens the menu.';
+const HELP = t('Arrow keys move, Space adds or takes away, Enter selects one, Shift with arrows a range, Control+A all; Shift+F10 opens the menu.');
 
 /** Browsers refuse canvases beyond this many pixels on a side, and one in all should not take more memory than 128 MB. */
 const MAX_SIDE = 16_000;
@@ -355,7 +356,7 @@ export class LayerSheet {
     }
     const layer = grid.at(spot);
     this.#activeCell.classList.add('active');
-    const empty = `Block ${grid.blocks[spot.row] ?? ''} has no ${grid.columns[spot.column]?.id ?? ''}`;
+    const empty = t('Block {0} has no {1}', grid.blocks[spot.row] ?? '', grid.columns[spot.column]?.id ?? '');
     this.#activeCell.setAttribute('aria-label', layer ? this.#actions.describe(layer.name) : empty);
     this.#activeCell.setAttribute('aria-selected', String(layer !== undefined && this.#selection.layers.has(layer.name)));
     this.#place(this.#activeCell, spot);

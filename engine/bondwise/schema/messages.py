@@ -8,6 +8,7 @@ from pydantic import Field
 
 from bondwise.schema.base import LayerGroup, LayerState, Predicted, Record, Strict
 from bondwise.schema.benchmark import Benchmark
+from bondwise.schema.chat import ChatSettings, ChatToken, ChatView
 from bondwise.schema.command_line import TensorChange, TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
@@ -167,19 +168,24 @@ class WebviewRequest(Strict):
         "compareTensors",
         "computeDiff",
         "cancelDiff",
+        "sendChat",
+        "stopChat",
+        "clearChat",
+        "loadChat",
     ]
     argument: (
         Annotated[
             str,
             Field(
-                description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile; in the "
-                "model map the folder of the model that is meant."
+                description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile; the "
+                "prompt for sendChat; in the model map the folder of the model that is meant."
             ),
         ]
         | None
     ) = None
     name: Annotated[str, Field(description="The name to propose for saveFile.")] | None = None
     layers: list[str] | None = None
+    chat: Annotated[ChatSettings | None, Field(description="How the answers to sendChat are made.")] = None
 
 
 class HostReply(Strict):
@@ -309,6 +315,21 @@ class HostHeal(Strict):
     whole: Annotated[bool, Field(description="What was told before is forgotten.")] = False
 
 
+class HostChat(Strict):
+    """The chat of the panel as it stands now."""
+
+    type: Literal["chat"] = "chat"
+    chat: ChatView
+
+
+class HostChatToken(Strict):
+    """A token of the last turn's answer by the model with that number."""
+
+    type: Literal["chatToken"] = "chatToken"
+    model: int
+    token: ChatToken
+
+
 HostMessage = Annotated[
     HostReply
     | HostCompare
@@ -323,7 +344,9 @@ HostMessage = Annotated[
     | HostRun
     | HostHeal
     | HostMap
-    | HostDiff,
+    | HostDiff
+    | HostChat
+    | HostChatToken,
     Field(discriminator="type"),
 ]
 """Extension → webview."""

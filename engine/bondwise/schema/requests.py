@@ -201,7 +201,7 @@ class HealSettings(Strict):
     minutes: Annotated[float, Field(gt=0, description="Turned into steps when the first ones have been timed.")] | None = None
     tokens: Annotated[int, Field(ge=1, description="To train on.")] | None = None
     epochs: Annotated[float, Field(gt=0, description="How often the data is gone through; of several sources the first.")] | None = None
-    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, description="At its highest, behind the warm-up.")] = 2e-4
     warmup: Annotated[float, Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")] = 0.05
     clip: Annotated[float, Field(gt=0, description="Largest norm of the gradient of a step; a longer one is shortened to it.")] = 1.0
     weight_decay: Annotated[float, Field(ge=0, description="Of AdamW.")] = 0.0
@@ -302,7 +302,11 @@ class _Request(Strict):
     title: Annotated[str, Field(description="What a person reads in the Runs view.")]
     device: Annotated[str, Field(description="`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.")] = "auto"
     seed: int = 0
-    allow_code: Annotated[bool, Field(description="The user allowed this model folder's own Python code.")] = False
+    allow_code: Annotated[bool, Field(description="The user allowed the model folders' own Python code, as `code` has it.")] = False
+    code: Annotated[
+        dict[str, str],
+        Field(description="What was allowed: SHA-256 in hex of the Python files, by folder, as `trust.code_hash`. Other code is not run."),
+    ] = {}
     processes: Annotated[int, Field(ge=1, description="How many torchrun starts on this machine; 1: without torchrun.")] = 1
     after: Annotated[str | None, Field(description="A run directory: this run waits until that one is done.")] = None
 

@@ -138,6 +138,7 @@ class ExportResult(Record):
     output: str
     architecture: Annotated[str, Field(description="Class of the base model, such as LlamaForCausalLM.")]
     layers: Annotated[int, Field(description="That were contracted.")]
+    dequantized: Annotated[int, Field(description="Weights, of layers and cores, that were stored in few bits.")] = 0
     parameters: int
     bytes: int
     compressed_parameters: int

@@ -66,5 +66,39 @@ class HealInput(Strict):
     measure: Annotated[bool, Field(description="Measure perplexity, speed and sample text afterwards.")] = True
 
 
+class QuantizeInput(Strict):
+    model: ModelName
+    scheme: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="For all layers alike: int8, nf4, nf4-double (seconds), compensated-4, compensated-3 or compensated-2 (minutes, "
+            "from a calibration text). Or a budget under which each layer gets what loses least: bits on average such as 3.5bits, or the "
+            "size of the whole folder such as 120MB.",
+        ),
+    ]
+    layers: Annotated[list[str], Field(description="Only these: names, globs or re: patterns. Empty: all linear layers.")] = []
+    name: Annotated[str, Field(description="Of the new model's folder, beside the model. Empty: as proposed.")] = ""
+    measure: Annotated[bool, Field(description="Measure perplexity, speed and sample text of both models afterwards.")] = True
+
+
+class BenchmarkInput(Strict):
+    models: Annotated[
+        list[str],
+        Field(
+            min_length=1,
+            description="Models by name or folder, as bondwise_list_models gives them; the original among them, to compare with.",
+        ),
+    ]
+    tasks: Annotated[
+        list[str],
+        Field(description="Of the LM Evaluation Harness: hellaswag, arc_easy. Empty: none, only perplexity, text, speed and size."),
+    ] = []
+    limit: Annotated[
+        int, Field(ge=1, description="Items of each task. 100 leave a standard error of up to 5 points; more take longer in proportion.")
+    ] = 100
+    speed: Annotated[bool, Field(description="Time forward pass, prefill and decode.")] = True
+
+
 class RunStatusInput(Strict):
     run: Annotated[str, Field(description="A run by its id. Empty: the latest runs.")] = ""

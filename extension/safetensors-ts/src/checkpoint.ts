@@ -1,5 +1,5 @@
 /** A folder of safetensors files as one checkpoint. */
-import { readdir } from 'node:fs/promises';
+import { readdir, realpath } from 'node:fs/promises';
 import path from 'node:path';
 import { SafetensorsError, type SafetensorsErrorCode, shown } from './errors.ts';
 import { asSafetensorsError, parseRawHeader, type RawHeader, readRawHeader, type SafetensorsFile } from './file.ts';
@@ -37,6 +37,7 @@ export async function openCheckpoint(folder: string, signal?: AbortSignal): Prom
   const index = chosen.index === undefined ? undefined : await scanIndex(path.join(folder, chosen.index), pace, signal);
   if (index) requireShards(folder, present, index);
   const names = index?.shards ?? (chosen.file === undefined ? [] : [chosen.file]);
+  await requireInside(folder, chosen.index === undefined ? names : [chosen.index, ...names]);
   const files: SafetensorsFile[] = [];
   let count = 0;
   let totalBytes = 0;
@@ -98,6 +99,30 @@ function requireShards(folder: string, present: readonly string[], index: Scanne
     `${folder} lacks ${missing.length} of the ${index.shards.length} shards that ${path.basename(index.path)} names: ${some(missing)}.`,
     'Download the missing files into the folder.',
   );
+}
+
+/**
+ * A link out of the folder is no part of the checkpoint. In the cache of the Hugging Face hub a snapshot's files are links into the `blobs` of
+ * the same repository: those are.
+ */
+async function requireInside(folder: string, names: readonly string[]): Promise<void> {
+  const home = await realpath(folder);
+  const snapshots = path.dirname(home);
+  const places = [home, ...(path.basename(snapshots) === 'snapshots' ? [path.join(path.dirname(snapshots), 'blobs')] : [])];
+  for (const name of names) {
+    const file = path.join(folder, name);
+    const target = await realpath(file).catch((error: unknown) => {
+      throw asSafetensorsError(error, file);
+    });
+    if (!places.some((place) => target.startsWith(place + path.sep))) {
+      throw new SafetensorsError(
+        'link-outside',
+        file,
+        `${file} is a link out of its folder, to ${target}.`,
+        'If you trust it, put a copy of that file in its place; the files of a checkpoint lie in its own folder.',
+      );
+    }
+  }
 }
 
 /** Reads headers in order, the next few while the caller works on one. */

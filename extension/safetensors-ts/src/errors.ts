@@ -16,6 +16,7 @@ export type SafetensorsErrorCode =
   | 'bad-index'
   | 'index-missing'
   | 'unsafe-shard-name'
+  | 'link-outside'
   | 'missing-shard'
   | 'not-in-shard' // the index names a tensor that its shard lacks
   | 'not-in-index'; // a shard holds a tensor that the index does not place there

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtemp, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { assertSafeShardFilename, SafetensorParseError, validateTensorEntry } from '@huggingface/hub';
@@ -181,6 +181,23 @@ describe('a checkpoint in shards', () => {
     const link = path.join(folder, 'linked');
     await symlink(root, link);
     expect((await openCheckpoint(link)).files).toHaveLength(3);
+  });
+
+  test('refuses links out of the folder, but for those of the hub cache', async () => {
+    const root = await sharded('links');
+    const outside = path.join(folder, 'elsewhere.safetensors');
+    await rename(path.join(root, shard(2)), outside);
+    await symlink(outside, path.join(root, shard(2)));
+    expect((await failure(openCheckpoint(root))).code).toBe('link-outside');
+    const snapshot = path.join(folder, 'models--a--b/snapshots/0123');
+    await mkdir(path.dirname(snapshot), { recursive: true });
+    await mkdir(path.join(folder, 'models--a--b/blobs'));
+    await rename(root, snapshot);
+    const blob = path.join(folder, 'models--a--b/blobs/abcd');
+    await rename(outside, blob);
+    await rm(path.join(snapshot, shard(2)));
+    await symlink('../../blobs/abcd', path.join(snapshot, shard(2)));
+    expect((await openCheckpoint(snapshot)).files).toHaveLength(3);
   });
 
   test('names missing shards', async () => {
