@@ -3,8 +3,8 @@ import type { TensorFacts, TensorInfo, TensorSpectrum } from '../../extension/pr
 import { formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
 import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
-import { t } from '../ui/l10n.ts';
 import { shapeText } from '../ui/listRows.ts';
+import { t } from '../ui/l10n.ts';
 import { readTheme } from '../ui/theme.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { bars, figuresOf, readable } from './figures.ts';

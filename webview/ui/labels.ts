@@ -1,6 +1,7 @@
 /** The labels of a sheet: each selects the row or the column that it names. */
 import { h } from './dom.ts';
 import type { Geometry } from './geometry.ts';
+import { t } from './l10n.ts';
 import { type Grid, GROUP_NAMES, type Spot } from './grid.ts';
 import { t } from './l10n.ts';
 

@@ -1,6 +1,7 @@
 /** Layers in rows and columns as a control: labels that stay in sight, the mouse, the keyboard, and what a screen reader is told. */
 import { h } from './dom.ts';
 import { Hint } from './hint.ts';
+import { t } from './l10n.ts';
 import { columnAt, type Geometry, spotAt, widthOf } from './geometry.ts';
 import type { Grid, Spot } from './grid.ts';
 import { t } from './l10n.ts';
