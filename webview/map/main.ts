@@ -1,7 +1,6 @@
 /** The model map: asks for its model, and passes on what comes. */
 import { Channel, type Host } from '../ui/channel.ts';
 import { h } from '../ui/dom.ts';
-import { t } from '../ui/l10n.ts';
 import { button } from '../ui/toolkit.ts';
 import { readState } from './state.ts';
 import '../ui/base.css';
@@ -27,7 +26,7 @@ function load(): void {
   root.replaceChildren(view.element);
   channel.request('ready', state.beside).catch((error: unknown) => {
     const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button(t('Try Again'), load));
+    root.replaceChildren(problem, button('Try Again', load));
   });
 }
 

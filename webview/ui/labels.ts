@@ -3,7 +3,6 @@ import { h } from './dom.ts';
 import type { Geometry } from './geometry.ts';
 import { t } from './l10n.ts';
 import { type Grid, GROUP_NAMES, type Spot } from './grid.ts';
-import { t } from './l10n.ts';
 
 /** Pixels in which no label can be read. */
 const NARROW = 22;

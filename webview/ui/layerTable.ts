@@ -19,7 +19,7 @@ export class TableView<R extends Row> {
   constructor(actions: TableActions) {
     this.#actions = actions;
     const table = h('table', {}, this.#caption, h('thead', {}, this.#head), this.#body);
-    this.element = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Table' }, table);
+    this.element = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': t('Table') }, table);
   }
 
   /** Draws anew, and leaves the focus where it was. */

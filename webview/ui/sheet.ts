@@ -4,7 +4,6 @@ import { Hint } from './hint.ts';
 import { t } from './l10n.ts';
 import { columnAt, type Geometry, spotAt, widthOf } from './geometry.ts';
 import type { Grid, Spot } from './grid.ts';
-import { t } from './l10n.ts';
 import { columnLabels, cornerLabel, rowLabels } from './labels.ts';
 import { moved } from './moves.ts';
 import { choose, drag, modeOf, NOTHING, type Selection } from './select.ts';
