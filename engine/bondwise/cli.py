@@ -328,6 +328,10 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, 
     folders = [getattr(parsed, "model", None), options.get("reference"), options.get("teacher"), options.get("original")]
     if parsed.allow_code:
         named = [*folders, *options.get("models", [])]
+        if kind == "heal" and not options.get("teacher"):
+            from bondwise.heal_output import read_lineage
+
+            named.append(str(Path(parsed.model) / read_lineage(Path(parsed.model)).base.path))
         document["code"] = {_absolute(folder): code_hash(Path(_absolute(folder))) for folder in named if folder}
     if hasattr(parsed, "model"):
         document["model"] = _absolute(parsed.model)

@@ -56,7 +56,8 @@ def check_config(folder: Path, config: dict[str, Any], *, allow_code: bool) -> N
         elif field == "transformers_weights" and value not in (None, "model.safetensors", "model.safetensors.index.json"):
             raise _foreign(path, where, value, "which makes transformers read other weights than those that were checked")
     if allow_code and needs_code(config):
-        check_allowed(folder)
+        if not runs_own_code(folder, config):
+            check_allowed(folder)
         _check_references(folder / TOKENIZER_CONFIG, "auto_map", _tokenizer_map(folder))
     if (folder / "adapter_config.json").is_file():
         raise UserError(

@@ -355,6 +355,7 @@ def test_a_full_disk_fails_the_run_and_leaves_whole_files(tmp_path: Path) -> Non
     [
         ('{"version": 1, "kind": "tens', "not JSON"),
         ("[]", "run.json"),
+        ("[" * 100_000, "nests too deep"),
         ('{"version": 1, "kind": "fry"}', "fry"),
         ('{"kind": "perplexity", "created": "t", "title": "t", "model": "m", "options": {"evaluate": {"length": 1}}}', "length.*got 1"),
         ('{"kind": "perplexity", "created": "t", "title": "t", "model": "m", "options": {}, "colour": "red"}', "colour.*'red'"),

@@ -24,7 +24,7 @@ def main(work: Path) -> None:
     small = str(work / "models" / "small")
     (work / "more").mkdir()
     text = {"length": 16, "sequences": 2, "sample_tokens": 2}
-    runs.append(make_run(work / "more" / "perplexity", "perplexity", text, model=small))
+    runs.append(make_run(work / "more" / "perplexity", "perplexity", {"evaluate": text}, model=small))
     runs.append(make_run(work / "more" / "export", "export", {"output": str(work / "more" / "dense")}, model=small))
     runs.append(make_run(work / "more" / "failed", "export", {"output": str(work / "more" / "no")}, model=str(work / "absent")))
     for run in runs:

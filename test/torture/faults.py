@@ -288,8 +288,8 @@ FAULTS = (
 )
 
 
-SHORT = (full_disk, two_engines, newer)
-"""What no engine test tries by itself."""
+SHORT = (full_disk,)
+"""What no test of the engine tries in this way."""
 
 
 def torture(size: str, seed: int) -> list[dict[str, Any]]:

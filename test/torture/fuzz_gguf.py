@@ -28,7 +28,7 @@ def write_gguf(path: Path) -> None:
     import gguf
     import numpy as np
 
-    tokens = [f"t{number}" for number in range(38)] + ["<s>", "</s>"]
+    tokens = [chr(letter) for letter in range(ord("a"), ord("z") + 1)] + ["ab", "cd"] + [f"<{n}>" for n in range(10)] + ["<s>", "</s>"]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)
     writer.add_embedding_length(32)
@@ -42,7 +42,7 @@ def write_gguf(path: Path) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([1] * len(tokens))
-    writer.add_token_merges(["t 1", "t 2"])
+    writer.add_token_merges(["a b", "c d"])
     writer.add_bos_token_id(38)
     writer.add_eos_token_id(39)
     draw = np.random.default_rng(0)
@@ -149,14 +149,5 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     note = ", ".join(f"{count} {said}" for said, count in sorted(outcomes.items()))
-    tried = COUNTS[size]
-    return [
-        {
-            "what": "GGUF files of the sample model's path",
-            "unit": "inputs",
-            "tried": tried,
-            "stood": tried - len(failures),
-            "failures": failures,
-            "note": note,
-        }
-    ]
+    counted = {"unit": "inputs", "tried": COUNTS[size], "stood": COUNTS[size] - len(failures), "failures": failures, "note": note}
+    return [{"what": "GGUF files of the sample model's path", **counted}]

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TRIALS = {"short": 1, "usual": 10, "long": 100}
 """Runs a kind, and of two processes; each is killed one to three times."""
+SHORT = ("quantize", "benchmark")
+"""Kinds that the engine's own tests do not kill, each at a dozen moments."""
 PATIENCE = 120.0
 
 
@@ -279,6 +281,8 @@ def torture(size: str, seed: int) -> list[dict[str, Any]]:
     try:
         os.environ["BONDWISE_HOME"] = str(work / "home")
         for kind in kinds(work):
+            if size == "short" and kind.name not in SHORT:
+                continue
             rows.append(_row(kind, work, TRIALS[size], seed))
             print(f"{kind.name}: {rows[-1]}", file=sys.stderr, flush=True)
     finally:

@@ -47,6 +47,7 @@ describe('reading a plan', () => {
 
   test.each([
     ['', 1, 'it is not JSON: value expected'],
+    ['['.repeat(200_000), 1, 'it is not JSON: it nests too deep'],
     ['{\n "model": "m"\n "output": "o"}', 3, 'comma expected'],
     [PLAN.replace('"output"', '"outptu"'), 1, "must have required property 'output'"],
     [PLAN.replace('"chi": 3', '"chi": 0'), 7, 'tensorize.0.chi must be >= 1'],

@@ -35,6 +35,11 @@ describe('a whole profile', () => {
   });
 });
 
+test('a file that nests deeper than a parser goes is a problem in words', () => {
+  const text = JSON.stringify(whole).replace('"complete":true', `"complete":${'['.repeat(200_000)}`);
+  expect(problemOf(parseProfile(text, 'x.sensitivity.json'))).toMatch(/^x\.sensitivity\.json is not JSON: /);
+});
+
 describe('a profile that was cut off', () => {
   test.each([0, 1])('gives at every length a part of the whole, never another figure (indented by %i)', indent => {
     const text = JSON.stringify(whole, null, indent);
