@@ -39,6 +39,8 @@ const bundles = [
     entryPoints: {
       chat: 'webview/chat/main.ts',
       compare: 'webview/compare/main.ts',
+      diff: 'webview/diff/main.ts',
+      map: 'webview/map/main.ts',
       report: 'webview/report/main.ts',
       run: 'webview/run/main.ts',
       sensitivity: 'webview/sensitivity/main.ts',

@@ -7,9 +7,11 @@ import { publicApi } from './api/index.ts';
 import { benchmarkModels, showBenchmark } from './commands/benchmark.ts';
 import { chatWithModels } from './commands/chat.ts';
 import { cleanUpRuns } from './commands/cleanUpRuns.ts';
+import { compareTensors } from './commands/compareTensors.ts';
 import { EngineCommands } from './commands/engine.ts';
 import { exportModel } from './commands/export.ts';
 import { heal } from './commands/heal.ts';
+import { mapActions, showMap } from './commands/map.ts';
 import { modelCommands, showModel } from './commands/models.ts';
 import { exchangeOf, planCompression } from './commands/plan.ts';
 import { profileSensitivity } from './commands/profile.ts';
@@ -24,7 +26,9 @@ import { tensorize } from './commands/tensorize.ts';
 import { showTensors } from './commands/tensors.ts';
 import { ChatPanels } from './panels/chat.ts';
 import { ComparePanels } from './panels/compare.ts';
+import { DiffPanels } from './panels/diff.ts';
 import { LayerSelection } from './panels/layerSelection.ts';
+import { MapPanels } from './panels/map.ts';
 import { PlanOverlays } from './panels/planOverlays.ts';
 import { ReportPanels } from './panels/report.ts';
 import { RunPanels } from './panels/run.ts';
@@ -59,6 +63,7 @@ export interface Api extends BondwiseApi {
   readonly plans: PlanOverlays;
   readonly reports: ReportPanels;
   readonly tensors: TensorsEditors;
+  readonly maps: MapPanels;
   readonly chats: ChatPanels;
 }
 
@@ -77,7 +82,7 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
   const modelView = { models, tree: modelsTree, view: modelsView };
   const runView = { tree: runsTree, view: runsView };
   const reveal = (folder: string, layer?: string) => showModel(modelView, folder, layer);
-  const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder }, log);
+  const panels = new ComparePanels(context.extensionUri, { revealLayer: reveal, openFolder, showMap: async (folder, beside) => vscode.commands.executeCommand('bondwise.showMap', folder, beside) }, log);
   const compare = (folder: string) => panels.show(folder);
   const runPanels = new RunPanels({ extension: context.extensionUri, runs, log });
   const showPanel = (directory: string) => runPanels.show(directory);
@@ -88,7 +93,16 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
   const actions = heatmapActions({ models, tree: modelsTree, exclusions: storedExclusions(context.workspaceState), log, revealLayer: reveal, showRun, exchange });
   const heatmaps = new SensitivityPanels({ extension: context.extensionUri, profiles, runs, selection, plans, log, actions });
   const tensors = new TensorsEditors({ extension: context.extensionUri, engine, log });
+  const diffs = new DiffPanels({ extension: context.extensionUri, engine, log });
   const sensitivity = (file: string) => heatmaps.show(file);
+  const maps = new MapPanels({
+    extension: context.extensionUri,
+    models,
+    profiles,
+    selection,
+    log,
+    actions: mapActions({ models, tree: modelsTree, log, revealLayer: reveal }),
+  });
   const reports = new ReportPanels({
     extension: context.extensionUri,
     runs,
@@ -122,6 +136,8 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     heatmaps,
     reports,
     tensors,
+    maps,
+    diffs,
     new RunTexts(runs),
     chats,
     vscode.window.registerFileDecorationProvider(stateDecorations),
@@ -144,6 +160,8 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
       export: (...args) => exportModel({ context, models, runs, engine, storage, showRun }, args),
       cleanUpRuns: () => cleanUpRuns(runs),
       showTensors: (...args) => showTensors(tensors, args),
+      showMap: (...args) => showMap({ models, profiles, view: modelsView }, maps, args),
+      compareTensors: (...args) => compareTensors({ models, profiles, view: modelsView }, diffs, args),
       sortBySensitivity: () => modelsTree.sortBySensitivity(true),
       sortByPosition: () => modelsTree.sortBySensitivity(false),
       checkEngine: () => engine.check(),
@@ -154,6 +172,6 @@ export function activate(context: vscode.ExtensionContext): BondwiseApi {
     followRunRoots(runs, storage, () => offerResume(runParts), error => log.error(messageOf(error))),
   );
   const api = publicApi({ context, models, profiles, runs, engine, storage });
-  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, chats });
+  const forTests = (): Api => ({ ...api, models, modelsTree, modelsView, runs, runsTree, panels, runPanels, profiles, heatmaps, selection, plans, tensors, reports, maps, chats });
   return context.extensionMode === vscode.ExtensionMode.Test ? forTests() : api;
 }

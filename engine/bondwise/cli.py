@@ -22,6 +22,8 @@ from bondwise.terminal import say, show
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bondwise.schema import TensorDiffStep
+
 Arguments = argparse.Namespace
 
 
@@ -69,6 +71,23 @@ def _tensor(parsed: Arguments) -> int:
     else:
         facts = tensor_facts(entry)
         show(json.dumps(facts.model_dump()) if parsed.json else tensor_text(facts))
+    return 0
+
+
+def _diff(parsed: Arguments) -> int:
+    from bondwise.checkpoint import open_checkpoint
+    from bondwise.summary import diff_text
+    from bondwise.tensor_diff import tensor_diff
+
+    # Only weights are read: a folder's own code is not run.
+    model, other = (open_checkpoint(Path(_absolute(folder)), allow_code=True) for folder in (parsed.model, parsed.other))
+
+    def step(done: TensorDiffStep) -> None:
+        if parsed.json:
+            show(json.dumps(done.model_dump()))
+
+    found = tensor_diff(model, other, step)
+    show(json.dumps(found.model_dump()) if parsed.json else diff_text(found, parsed.top))
     return 0
 
 
@@ -337,6 +356,22 @@ def _work(parsed: Arguments, kind: str, title: str, options: dict[str, Any], *, 
 # --- arguments ---------------------------------------------------------------------------------------------------------------------
 
 
+def _looking(add: Callable[..., argparse.ArgumentParser], answers: argparse.ArgumentParser) -> None:
+    """The commands that look at what there is."""
+    inspect = add("inspect", _inspect, "Show the blocks and layers of a model, from headers alone.", answers)
+    inspect.add_argument("model", metavar="MODEL", help="a model folder, original or compressed")
+
+    tensor = add("tensor", _tensor, "Show what one tensor of a safetensors file holds.", answers)
+    tensor.add_argument("file", metavar="FILE", help="a .safetensors file")
+    tensor.add_argument("name", metavar="NAME", help="a tensor's name")
+    tensor.add_argument("--spectrum", action="store_true", help="its singular values, and what low rank would keep")
+
+    diff = add("diff", _diff, "Compare the tensors of two models of one base, the most changed first.", answers)
+    diff.add_argument("model", metavar="MODEL", help="a model folder, such as the original")
+    diff.add_argument("other", metavar="OTHER", help="another one: compressed, healed, quantized or fine-tuned")
+    diff.add_argument("--top", metavar="N", type=at_least(1), default=30, help="how many of the changed ones to print (default 30)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bondwise", description="Makes large language models small with tensor networks.")
     parser.add_argument("--version", action="version", version=f"bondwise {__version__}")
@@ -355,14 +390,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    inspect = add("inspect", _inspect, "Show the blocks and layers of a model, from headers alone.", answers)
-    inspect.add_argument("model", metavar="MODEL", help="a model folder, original or compressed")
-
-    tensor = add("tensor", _tensor, "Show what one tensor of a safetensors file holds.", answers)
-    tensor.add_argument("file", metavar="FILE", help="a .safetensors file")
-    tensor.add_argument("name", metavar="NAME", help="a tensor's name")
-    tensor.add_argument("--spectrum", action="store_true", help="its singular values, and what low rank would keep")
-
+    _looking(add, answers)
     tensorize = add("tensorize", _tensorize, "Replace layers by matrix product operators and write a smaller model.", works)
     tensorize.add_argument("model", metavar="MODEL")
     tensorize.add_argument("--layers", metavar="PATTERN", action="append", required=True, help="a layer's name, a glob or re:…; repeatable")

@@ -14,6 +14,7 @@ from bondwise.layers import contract_stored, stored_tensors
 from bondwise.rounding import Factors, Rounded, TwoSided, round_compensated, round_factors, round_nearest, thin_factors
 from bondwise.schema import MPOLayer, PackedLayer, QuantizedLayer
 from bondwise.stored_bits import scheme_bits
+from bondwise.stored_weight import dense_of_bitsandbytes
 from bondwise.weighted import decompose_weighted, predicted_loss
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def dense_weight(target: Target, tensors: Mapping[str, Tensor], *, protected: bo
     if target.scheme == "float16":
         return tensors["weight"].float()
     if not target.in_packed:
-        return _dense_of_bitsandbytes(target, tensors)
+        return dense_of_bitsandbytes(tensors)
     if target.scheme == "low-rank-16" and not protected:
         section = low_rank_section(target)
         return contract_stored(tensors, section.out_modes, section.in_modes, section.bond_dims, *target.layer.shape).float()
@@ -138,7 +139,7 @@ def _tensors(
         return {"weight": stored}, stored
     if not target.in_packed:
         tensors = _by_bitsandbytes(target, weight)
-        return tensors, _dense_of_bitsandbytes(target, tensors)
+        return tensors, dense_of_bitsandbytes(tensors)
     if not target.calibrated:
         rounded = round_nearest(weight, scheme_bits(target.scheme))
         return _stored("matrix", rounded), rounded.dense()
@@ -212,13 +213,3 @@ def _by_bitsandbytes(target: Target, weight: Tensor) -> dict[str, Tensor]:
         weight.contiguous(), blocksize=64, compress_statistics=target.scheme == "nf4-double", quant_type="nf4"
     )
     return {"weight": packed} | {f"weight.{name}": value for name, value in state.as_dict(packed=True).items()}
-
-
-def _dense_of_bitsandbytes(target: Target, tensors: Mapping[str, Tensor]) -> Tensor:
-    from bitsandbytes import functional
-
-    if target.scheme == "int8":
-        return tensors["weight"].float() * tensors["SCB"].float()[:, None] / 127
-    state = {name.removeprefix("weight."): value for name, value in tensors.items() if name != "weight"}
-    whole = functional.QuantState.from_dict(state, device=tensors["weight"].device)
-    return functional.dequantize_4bit(tensors["weight"], whole).float()

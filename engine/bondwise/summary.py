@@ -10,7 +10,7 @@ from bondwise.terminal import duration, size, table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bondwise.schema import Doctor, Inspection, TensorFacts, TensorSpectrum
+    from bondwise.schema import Doctor, Inspection, TensorDiff, TensorFacts, TensorSpectrum
 
 
 def inspection_text(found: Inspection) -> str:
@@ -75,6 +75,22 @@ def spectrum_text(spectrum: TensorSpectrum) -> str:
     values = spectrum.values
     head = f"{spectrum.name}: {spectrum.rows}×{spectrum.columns}, singular values from {values[0]:.4g} to {values[-1]:.4g}"
     return f"{head}\n\n{table(rows)}"
+
+
+def diff_text(diff: TensorDiff, top: int) -> str:
+    """The `top` most changed tensors, and how many others there are of each kind."""
+    changed = [one for one in diff.tensors if one.found == "changed"]
+    rows = [["relative", "largest", "tensor", "stored", "in the other"]]
+    rows += [
+        ["–" if one.relative is None else f"{one.relative:.4g}", f"{one.largest:.4g}", one.name, one.stored or "–", one.other_stored or "–"]
+        for one in changed[:top]
+    ]
+    words = {"equal": "equal", "shape": "of other shapes", "unread": "not compared", "only-model": "only here", "only-other": "only there"}
+    counts = [f"{count:,} {text}" for kind, text in words.items() if (count := sum(one.found == kind for one in diff.tensors))]
+    head = f"{len(changed):,} of {len(diff.tensors):,} tensors changed" + (f"; {', '.join(counts)}" if counts else "")
+    overall = "" if diff.relative is None else f"\nall together: {diff.relative:.4g} of the norm"
+    more = f"\n… and {len(changed) - top:,} more (--top {len(changed)})" if len(changed) > top else ""
+    return head + overall + (f"\n\n{table(rows)}{more}" if changed else "")
 
 
 def result_text(result: dict[str, Any]) -> str:

@@ -171,18 +171,18 @@ def _gram(entry: TensorEntry, rows: int, columns: int, piece: int) -> Tensor:
 
 def _rows(entry: TensorEntry, columns: int, start: int, count: int) -> Tensor:
     """float64 [count, columns]."""
-    return _values(entry, start * columns, count * columns).reshape(count, columns)
+    return values_of(entry, start * columns, count * columns).reshape(count, columns)
 
 
 def _pieces(entry: TensorEntry, piece: int) -> Iterator[Tensor]:
     """The values in order, float64, about `piece` bytes at a time."""
     many = max(1, piece // 8)
     for start in range(0, entry.parameters, many):
-        yield _values(entry, start, min(many, entry.parameters - start))
+        yield values_of(entry, start, min(many, entry.parameters - start))
 
 
-def _values(entry: TensorEntry, start: int, count: int) -> Tensor:
-    """float64 [count]."""
+def values_of(entry: TensorEntry, start: int, count: int) -> Tensor:
+    """float64 [count], from element `start` on. Raises UserError for a dtype whose values are not looked at."""
     dtype = torch_dtype(entry)
     size = dtype.itemsize
     if dtype.is_complex or size * entry.parameters != entry.bytes:

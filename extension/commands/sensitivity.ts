@@ -45,27 +45,32 @@ export async function showSensitivity(parts: SensitivityParts, [clicked, selecte
   }
 }
 
-/** What the heatmap's own menu does, by the same commands as the tree's. */
-export function heatmapActions(parts: {
+export interface RowParts {
   readonly models: ModelList;
   readonly tree: ModelsTree;
+}
+
+/** The tree's rows of some layers. @throws where there are none. */
+export async function layerRows({ models, tree }: RowParts, folder: string, layers: readonly string[]): Promise<readonly TreeNode[]> {
+  await models.ready();
+  if (!models.get(folder)) {
+    await models.add(folder);
+  }
+  const nodes = layers.flatMap(layer => tree.nodeOf(folder, layer) ?? []);
+  if (nodes.length === 0) {
+    throw new Error(vscode.l10n.t('{0} has none of these layers.', path.basename(folder)));
+  }
+  return nodes;
+}
+
+/** What the heatmap's own menu does, by the same commands as the tree's. */
+export function heatmapActions(parts: RowParts & {
   readonly exclusions: Exclusions;
   readonly exchange: SensitivityActions['exchange'];
   readonly log: vscode.LogOutputChannel;
   readonly revealLayer: SensitivityActions['revealLayer'];
   readonly showRun: SensitivityActions['showRun'];
 }): SensitivityActions {
-  const rows = async (folder: string, layers: readonly string[]) => {
-    await parts.models.ready();
-    if (!parts.models.get(folder)) {
-      await parts.models.add(folder);
-    }
-    const nodes = layers.flatMap(layer => parts.tree.nodeOf(folder, layer) ?? []);
-    if (nodes.length === 0) {
-      throw new Error(vscode.l10n.t('{0} has none of these layers.', path.basename(folder)));
-    }
-    return nodes;
-  };
   const plan = async (folder: string, profile: string, target?: string) => {
     await vscode.commands.executeCommand('bondwise.planCompression', { folder, profile, exclude: parts.exclusions.get(profile), ...(target === undefined ? {} : { target }) });
   };
@@ -73,11 +78,11 @@ export function heatmapActions(parts: {
     revealLayer: parts.revealLayer,
     showRun: parts.showRun,
     tensorize: async (folder, layers) => {
-      const nodes = await rows(folder, layers);
+      const nodes = await layerRows(parts, folder, layers);
       await vscode.commands.executeCommand('bondwise.tensorize', nodes[0], nodes);
     },
     profile: async (folder, layers, profile) => {
-      const nodes = layers.length > 0 ? await rows(folder, layers) : [];
+      const nodes = layers.length > 0 ? await layerRows(parts, folder, layers) : [];
       await vscode.commands.executeCommand('bondwise.profileSensitivity', nodes[0] ?? folder, nodes, profile);
     },
     plan,

@@ -1,4 +1,5 @@
 /** Short commands of the engine: one answer in JSON. */
+import { createInterface } from 'node:readline';
 import { execa } from 'execa';
 import { t } from '../l10n/text.ts';
 import { isDoctor, isInspection, type Validator } from '../protocol/validate.js';
@@ -10,6 +11,8 @@ export interface CommandOptions {
   readonly cwd?: string;
   /** Ends the command at once. */
   readonly signal?: AbortSignal;
+  /** Called with each line on stdout as it comes, the answer included. */
+  readonly onLine?: (line: string) => void;
 }
 
 /** The engine said no. `message` is its reason. */
@@ -34,9 +37,9 @@ export async function runEngine<T>(
   environment: Environment,
   args: readonly string[],
   isValid: Validator<T>,
-  { cwd = environment.engineDir, signal }: CommandOptions = {},
+  { cwd = environment.engineDir, signal, onLine }: CommandOptions = {},
 ): Promise<T> {
-  const { stdout, stderr, exitCode, failed, originalMessage } = await execa(environment.python, engineArguments([...args, '--json']), {
+  const running = execa(environment.python, engineArguments([...args, '--json']), {
     cwd,
     env: engineVariables(environment),
     stdin: 'ignore',
@@ -44,6 +47,10 @@ export async function runEngine<T>(
     forceKillAfterDelay: 500,
     ...(signal && { cancelSignal: signal }),
   });
+  if (onLine) {
+    createInterface({ input: running.stdout }).on('line', onLine);
+  }
+  const { stdout, stderr, exitCode, failed, originalMessage } = await running;
   signal?.throwIfAborted();
   if (failed) {
     const reason = stderr.trim() === '' ? (originalMessage ?? t('exit status {0}', exitCode ?? 'unknown')) : stderr.trim();

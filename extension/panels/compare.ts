@@ -13,6 +13,8 @@ export interface CompareActions {
   /** Selects a layer of the model in the Models view. */
   readonly revealLayer: (folder: string, layer: string) => Promise<void>;
   readonly openFolder: (folder: string) => Promise<void>;
+  /** Both models side by side, layer by layer. */
+  readonly showMap: (folder: string, beside: string) => Promise<void>;
 }
 
 export class ComparePanels extends RestoredPanels {
@@ -44,6 +46,10 @@ async function answer(webview: vscode.Webview, folder: string, actions: CompareA
       return send(webview, folder);
     case 'revealLayer':
       return actions.revealLayer(folder, argument ?? '');
+    case 'showMap': {
+      const { original, compressed } = await readCompareData(folder);
+      return actions.showMap(original.path, compressed.path);
+    }
     case 'openFolder': {
       // Only the folders of this comparison: a page must not open others.
       const { original, compressed, healed } = await readCompareData(folder);

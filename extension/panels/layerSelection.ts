@@ -1,13 +1,15 @@
-/** The layers selected in the Models view, both ways, without an echo. */
+/** The layers that are selected, in the Models view and in the views of a model, every way, without an echo. */
 import { setTimeout as delay } from 'node:timers/promises';
 import * as vscode from 'vscode';
 import { BlockNode, GroupNode, LayerNode, layersOf, modelOf, type TreeNode } from '../views/modelNodes.ts';
 import type { ModelsTree } from '../views/modelsTree.ts';
 
-/** What the user has selected in the tree. */
-export interface TreeSelection {
+/** What the user has selected, in the tree or in a view of the same model. */
+export interface Selected {
   readonly folder: string;
   readonly layers: readonly string[];
+  /** The view that it was selected in; undefined for the tree. */
+  readonly by?: object;
 }
 
 /** How often a row is revealed that is not selected afterwards. */
@@ -17,16 +19,16 @@ const SETTLE = 500;
 const LOOK = 50;
 
 export class LayerSelection implements vscode.Disposable {
-  readonly #selected = new vscode.EventEmitter<TreeSelection>();
-  /** The user has selected layers, blocks or groups of one model. What `select` did is not told. */
+  readonly #selected = new vscode.EventEmitter<Selected>();
+  /** The user has selected layers, blocks or groups of one model. What `select` did to the tree is not told again. */
   readonly onDidSelect = this.#selected.event;
   readonly #tree: ModelsTree;
   readonly #view: vscode.TreeView<TreeNode>;
   readonly #subscription: vscode.Disposable;
   /** What the tree is to show next. */
-  #wanted: TreeSelection | undefined;
+  #wanted: Selected | undefined;
   /** What it shows, or is about to, because `select` said so. */
-  #shown: TreeSelection | undefined;
+  #shown: Selected | undefined;
   #revealing = false;
 
   constructor(tree: ModelsTree, view: vscode.TreeView<TreeNode>) {
@@ -41,10 +43,12 @@ export class LayerSelection implements vscode.Disposable {
   }
 
   /**
-   * Shows layers in the tree, if the tree is in sight. The API selects one row, so the last layer is selected and the view says how many are
+   * Tells the other views, and shows layers in the tree, if the tree is in sight. The API selects one row, so the last layer is selected and the view says how many are
    * meant. Each selection scrolls the tree once, however often it is told; of those that come while the tree scrolls only the last is shown.
+   * @param by the view in which the user selected them: it needs no telling.
    */
-  async select(folder: string, layers: readonly string[]): Promise<void> {
+  async select(folder: string, layers: readonly string[], by: object): Promise<void> {
+    this.#selected.fire({ folder, layers, by });
     this.#view.description = layers.length > 1 ? vscode.l10n.t('{0} layers selected', layers.length) : '';
     const isShown = this.#shown?.folder === folder && this.#shown.layers.join('\n') === layers.join('\n');
     if (!this.#view.visible || isShown) {

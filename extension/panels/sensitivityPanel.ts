@@ -88,8 +88,8 @@ export class SensitivityPanel implements vscode.Disposable {
       watcher.onDidDelete(soon),
       parts.profiles.onDidChange(soon),
       parts.runs.onDidChange(soon),
-      parts.selection.onDidSelect(({ folder, layers }) => {
-        if (folder === this.#home?.folder) {
+      parts.selection.onDidSelect(({ folder, layers, by }) => {
+        if (by !== this && folder === this.#home?.folder) {
           void this.select(layers);
         }
       }),
@@ -128,7 +128,7 @@ export class SensitivityPanel implements vscode.Disposable {
         return this.#start();
       case 'selectLayers':
         this.#selected = this.#covered(layers);
-        return this.#parts.selection.select(await this.#folder(), this.#selected);
+        return this.#parts.selection.select(await this.#folder(), this.#selected, this);
       case 'revealLayer':
         return actions.revealLayer(await this.#folder(), argument ?? '');
       case 'tensorizeLayers':

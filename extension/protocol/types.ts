@@ -12,6 +12,8 @@ export type HostMessage =
   | HostTensorFacts
   | HostRun
   | HostHeal
+  | HostMap
+  | HostDiff
   | HostChat
   | HostChatToken;
 export type RunEvent =
@@ -44,6 +46,7 @@ export type RunRequest =
   | ExportRequest;
 export type RunResult =
   TensorizeResult | PerplexityResult | SampleModelResult | ProfileResult | HealResult | QuantizeResult | BenchmarkResult | ExportResult;
+export type TensorDiffLine = TensorDiffStep | TensorDiff;
 
 export interface BaseModelRef {
   /**
@@ -1573,6 +1576,84 @@ export interface HostCompare {
   data: CompareData;
 }
 /**
+ * How the tensors of two models differ, as far as it is computed.
+ */
+export interface HostDiff {
+  type: 'diff';
+  model: MapChoice;
+  other: MapChoice;
+  state: 'waiting' | 'computing' | 'done' | 'cancelled' | 'failed';
+  /**
+   * What has come since; all of it where `whole`.
+   */
+  added?: TensorChange[];
+  /**
+   * What was told before is forgotten.
+   */
+  whole?: boolean;
+  /**
+   * Bytes of both models that were read.
+   */
+  done?: number;
+  total?: number;
+  /**
+   * Of all together, when it is done.
+   */
+  relative?: number | null;
+  problem?: string | null;
+}
+/**
+ * A model that can be shown beside.
+ */
+export interface MapChoice {
+  name: string;
+  path: string;
+  /**
+   * Where it is, or how it is related.
+   */
+  hint: string;
+}
+/**
+ * One tensor of two models, or the weight of a layer that one of them stores otherwise: as cores, or in few bits.
+ */
+export interface TensorChange {
+  name: string;
+  /**
+   * `shape`: other shapes; `unread`: there in both, but what it stands for is not known.
+   */
+  found: 'equal' | 'changed' | 'shape' | 'unread' | 'only-model' | 'only-other';
+  /**
+   * In the model; null where it has none.
+   */
+  shape: number[] | null;
+  other_shape: number[] | null;
+  /**
+   * How the model stores it: `BF16`, `cores, χ 64`, `nf4`.
+   */
+  stored: string | null;
+  other_stored: string | null;
+  /**
+   * Numbers that were, or would be, compared.
+   */
+  parameters: number;
+  /**
+   * ‖other − model‖_F / ‖model‖_F; null where it was not computed, or the model's is 0.
+   */
+  relative?: number | null;
+  /**
+   * Largest absolute difference.
+   */
+  largest?: number | null;
+  /**
+   * Places where either is NaN or infinite: they are left out.
+   */
+  not_finite?: number;
+  /**
+   * Why it was not compared.
+   */
+  problem?: string | null;
+}
+/**
  * What is new in the training: points to add, or all of them.
  */
 export interface HostHeal {
@@ -1582,6 +1663,112 @@ export interface HostHeal {
    * What was told before is forgotten.
    */
   whole?: boolean;
+}
+/**
+ * What the model map shows from then on.
+ */
+export interface HostMap {
+  type: 'map';
+  model: MapModel;
+  /**
+   * The second model.
+   */
+  beside?: MapModel | null;
+  /**
+   * Models that can be shown beside, related ones first.
+   */
+  choices?: MapChoice[];
+  /**
+   * Why there is no second model though one was chosen.
+   */
+  problem?: string | null;
+}
+export interface MapModel {
+  name: string;
+  path: string;
+  parameters: number;
+  bytes: number;
+  /**
+   * Name of the model that it was made from.
+   */
+  base?: string | null;
+  base_path?: string | null;
+  healed?: boolean;
+  /**
+   * Name of the file that tells the sensitivities.
+   */
+  profile?: string | null;
+  layers: MapLayer[];
+  outside: MapOutside[];
+}
+/**
+ * A layer as the model map draws it.
+ */
+export interface MapLayer {
+  name: string;
+  block: number;
+  /**
+   * Its path in the block: layers of different blocks with the same one stand below each other.
+   */
+  column: string;
+  group: 'attention' | 'mlp' | 'other';
+  shape: number[];
+  dtype: string;
+  /**
+   * Stored; of a quantized weight its elements.
+   */
+  parameters: number;
+  /**
+   * Of the dense layer that it is or stands for.
+   */
+  original_parameters: number;
+  bytes: number;
+  state: 'dense' | 'mpo' | 'quantized';
+  /**
+   * Where it, or a core of it, is quantized.
+   */
+  scheme?: string | null;
+  bond_dims?: number[];
+  sensitivity?: MapSensitivity | null;
+  /**
+   * In this order; null where nothing tells.
+   */
+  changed?: ('tensorized' | 'healed' | 'quantized')[] | null;
+  /**
+   * ‖W − Ŵ‖_F / ‖W‖_F against the original's layer, as the last of `changed` left it; null: not known.
+   */
+  change?: number | null;
+  /**
+   * The same after the first of `changed`, where later ones changed it.
+   */
+  change_before?: number | null;
+}
+/**
+ * What the newest profile of the model says of a layer at the size at which layers are compared.
+ */
+export interface MapSensitivity {
+  /**
+   * Of the mean loss, nats per token.
+   */
+  rise: number;
+  /**
+   * Standard error of that; 0 where it is predicted.
+   */
+  error?: number;
+  /**
+   * Part of the parameters that was kept.
+   */
+  keep: number;
+  measured: boolean;
+}
+/**
+ * Tensors outside the layers.
+ */
+export interface MapOutside {
+  name: 'embedding' | 'norm' | 'head' | 'other' | 'blocks';
+  parameters: number;
+  bytes: number;
+  tensors: number;
 }
 export interface HostReply {
   type: 'reply';
@@ -1703,11 +1890,15 @@ export interface ProcessIdentity {
   host: string;
 }
 /**
- * The layers that are selected in the tree.
+ * The layers that are selected in the tree, or in another view of the same model.
  */
 export interface HostSelection {
   type: 'selection';
   layers: string[];
+  /**
+   * Of their model, where the view shows several.
+   */
+  folder?: string | null;
 }
 /**
  * The plan that is laid over the heatmap; null takes it away.
@@ -3272,6 +3463,35 @@ export interface RunStatusInput {
 export interface TaskList {
   tasks: NamedTask[];
 }
+/**
+ * The last line of `diff MODEL OTHER --json`.
+ */
+export interface TensorDiff {
+  kind: 'diff';
+  model: string;
+  other: string;
+  /**
+   * The most changed first, then what was not compared, then what is equal.
+   */
+  tensors: TensorChange[];
+  /**
+   * Of all numbers together that were compared; what is equal and in few bits was not unpacked.
+   */
+  relative: number | null;
+  seconds: number;
+}
+/**
+ * One line of `diff MODEL OTHER --json` for each tensor, as it is done.
+ */
+export interface TensorDiffStep {
+  kind: 'step';
+  tensor: TensorChange;
+  /**
+   * Bytes of both models that were read.
+   */
+  done: number;
+  total: number;
+}
 export interface TensorizeInput {
   /**
    * A model by its name or folder, as bondwise_list_models gives them.
@@ -3327,6 +3547,14 @@ export interface WebviewRequest {
     | 'benchmarkModels'
     | 'tensorFacts'
     | 'tensorSpectrum'
+    | 'showBeside'
+    | 'showMap'
+    | 'quantizeLayers'
+    | 'showSensitivity'
+    | 'showTensors'
+    | 'compareTensors'
+    | 'computeDiff'
+    | 'cancelDiff'
     | 'sendChat'
     | 'stopChat'
     | 'clearChat'

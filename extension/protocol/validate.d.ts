@@ -1,5 +1,5 @@
 // Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.
-import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, ChatModel, ChatReply, ChatToken, ChatRequest, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, HealInput, QuantizeInput, BenchmarkInput, RunStatusInput } from './types.ts';
+import type { RunRequest, RunStatus, RunEvent, RunResult, MPOSection, Lineage, Sensitivity, Benchmark, PlanFile, PlanResult, Inspection, Doctor, TaskList, TensorFacts, TensorSpectrum, TensorDiffLine, ChatModel, ChatReply, ChatToken, ChatRequest, WebviewRequest, HostMessage, ListModelsInput, ListLayersInput, ReadProfileInput, ProfileInput, PlanInput, RunPlanInput, TensorizeInput, HealInput, QuantizeInput, BenchmarkInput, RunStatusInput } from './types.ts';
 
 export interface Validator<T> {
   (value: unknown): value is T;
@@ -20,6 +20,7 @@ export const isDoctor: Validator<Doctor>;
 export const isTaskList: Validator<TaskList>;
 export const isTensorFacts: Validator<TensorFacts>;
 export const isTensorSpectrum: Validator<TensorSpectrum>;
+export const isTensorDiffLine: Validator<TensorDiffLine>;
 export const isChatModel: Validator<ChatModel>;
 export const isChatReply: Validator<ChatReply>;
 export const isChatToken: Validator<ChatToken>;

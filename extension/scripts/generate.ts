@@ -20,7 +20,7 @@ interface Schema {
 }
 
 const TOOL_INPUTS = ['ListModelsInput', 'ListLayersInput', 'ReadProfileInput', 'ProfileInput', 'PlanInput', 'RunPlanInput', 'TensorizeInput', 'HealInput', 'QuantizeInput', 'BenchmarkInput', 'RunStatusInput'];
-const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'Benchmark', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TaskList', 'TensorFacts', 'TensorSpectrum', 'ChatModel', 'ChatReply', 'ChatToken', 'ChatRequest', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
+const ROOTS = ['RunRequest', 'RunStatus', 'RunEvent', 'RunResult', 'MPOSection', 'Lineage', 'Sensitivity', 'Benchmark', 'PlanFile', 'PlanResult', 'Inspection', 'Doctor', 'TaskList', 'TensorFacts', 'TensorSpectrum', 'TensorDiffLine', 'ChatModel', 'ChatReply', 'ChatToken', 'ChatRequest', 'WebviewRequest', 'HostMessage', ...TOOL_INPUTS];
 const HEADER = '// Made by `npm run generate` from engine/bondwise/schema/. Edit that file, not this one.\n';
 
 /** json-schema-to-typescript makes a named type of each titled property; only definitions should have names. */

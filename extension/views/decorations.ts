@@ -20,8 +20,8 @@ export function blockUri(folder: string, block: string, mark?: SensitivityMark):
   return vscode.Uri.from({ scheme: SCHEME, path: `${slashed(folder)}/${block}`, query: 'block', fragment: fragmentOf(mark) });
 }
 
-export function modelUri(folder: string, compressed: boolean): vscode.Uri {
-  return vscode.Uri.from({ scheme: SCHEME, path: slashed(folder), query: compressed ? 'mpo' : 'dense' });
+export function modelUri(folder: string, state: Layer['state']): vscode.Uri {
+  return vscode.Uri.from({ scheme: SCHEME, path: slashed(folder), query: state });
 }
 
 /** The height tells the level too: not by colour alone. */

@@ -143,7 +143,7 @@ function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
     return { label, description: problem ? oneLine(reasonOf(problem, folder), 200) : '', icon: 'error', color: 'errorForeground', contextValue: 'error', expandable: false };
   }
   const [main] = model.dtypes;
-  const compressed = isCompressed(model);
+  const state = stateOf(model);
   const { lineage } = model;
   const parts = [
     ...(lineage?.quantization ? [vscode.l10n.t('{0} bits a parameter', lineage.quantization.result.bits_per_parameter.toFixed(2))] : []),
@@ -161,10 +161,10 @@ function modelLook({ entry: { folder, model, problem } }: ModelNode): Look {
     label,
     description: parts.join(' · '),
     icon: 'package',
-    ...(compressed ? { color: 'bondwise.tensorized' } : {}),
+    ...(state === 'mpo' ? { color: 'bondwise.tensorized' } : state === 'quantized' ? { color: 'charts.blue' } : {}),
     contextValue: lineage ? 'model.mpo' : 'model',
     expandable: true,
-    uri: modelUri(folder, compressed),
+    uri: modelUri(folder, state),
   };
 }
 
@@ -240,8 +240,13 @@ function roleText(role: OtherGroup['name']): string {
   return { embedding: vscode.l10n.t('Embedding'), norm: vscode.l10n.t('Norms'), head: vscode.l10n.t('Head'), other: vscode.l10n.t('Other tensors') }[role];
 }
 
-function isCompressed(model: Model): boolean {
-  return model.lineage !== undefined || model.blocks.some(block => block.layers.some(layer => layer.state === 'mpo'));
+/** Of the model as a whole: what was only quantized is no tensor network. */
+function stateOf({ blocks, lineage }: Model): Layer['state'] {
+  const has = (state: Layer['state']) => blocks.some(block => block.layers.some(layer => layer.state === state));
+  if (has('mpo') || lineage?.result) {
+    return 'mpo';
+  }
+  return lineage?.quantization || has('quantized') ? 'quantized' : 'dense';
 }
 
 function modelTooltip({ entry: { folder, model } }: ModelNode): vscode.MarkdownString {

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
 import { isBenchmark } from '../../extension/protocol/validate.js';
+import { assertAccessible } from './axe.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
 import { projectRoot } from '../../extension/scripts/project.ts';
 import { addSampleModel, enginePython, eventually, openSession, readRuns, sampleName } from './setup.ts';
@@ -117,6 +118,7 @@ void test('the report fills, and its figures are the file’s', async () => {
   assert.ok(compressed.speed?.decode.ratio && !compressed.speed.training);
   const frame = await window.webviewFrame('main');
   await frame.getByRole('cell', { name: '50.0' }).first().waitFor();
+  await assertAccessible(window, () => window.webviewFrame('main'));
   for (const theme of ['light', 'contrast', 'dark'] as const) {
     await window.setTheme(session.server, theme);
     await window.tab(path.basename(file)).click();

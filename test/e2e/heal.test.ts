@@ -1,31 +1,22 @@
 /** A compressed model is healed for a minute: curves, a reload, cancelled, resumed, done, and the new model stands in the tree. */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { promisify } from 'node:util';
 import type { Frame } from 'playwright-core';
 import { isLineage, isRunEvent } from '../../extension/protocol/validate.js';
 import type { RunEvent } from '../../extension/protocol/types.ts';
-import { projectRoot } from '../../extension/scripts/project.ts';
+import { assertAccessible } from './axe.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
-import { addSampleModel, enginePython, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
+import { addCompressedModel, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
 
 const small = 'small';
 const title = /^Heal small, 1 min, /;
 const charts = '.charts canvas';
 let healed: string;
 
-/** The sample and a model made from it by plain truncation of a few layers: that takes seconds. */
-async function addModels(folder: string): Promise<void> {
-  const sample = await addSampleModel(folder);
-  const args = ['-m', 'bondwise', 'tensorize', sample, '--layers', 're:model\\.layers\\.2[0-3]\\..*(q|gate)_proj', '--keep', '30%', '--output', path.join(folder, small), '--run', path.join(folder, '.bondwise/tensorize')];
-  await promisify(execFile)(await enginePython(), args, { cwd: folder, env: { ...process.env, PYTHONPATH: path.join(projectRoot, 'engine') } });
-}
-
 // Little is measured: these tests are about the run, not about its figures.
-const session = await openSession(addModels, { 'bondwise.evaluation.length': 64, 'bondwise.evaluation.sequences': 2 });
+const session = await openSession((folder) => addCompressedModel(folder, small), { 'bondwise.evaluation.length': 64, 'bondwise.evaluation.sequences': 2 });
 after(() => session.end());
 const { window } = session;
 const bondwise = new Bondwise(window);
@@ -112,6 +103,7 @@ void test('it finishes, and the healed model stands in the tree', async () => {
   await frame.locator('caption', { hasText: 'the latest first' }).waitFor();
   await window.shotInThemes('heal-table');
   await frame.getByText('Charts', { exact: true }).click();
+  await assertAccessible(window, () => window.webviewFrame(charts));
   await bondwise.open();
   await bondwise.described(await bondwise.openPath(path.basename(healed)), new RegExp(`healed · \\d.*% of ${sampleName}`));
   await window.shotInThemes('heal-done');
@@ -120,7 +112,7 @@ void test('it finishes, and the healed model stands in the tree', async () => {
 void test('Compare shows original, compressed and healed', async () => {
   await window.contextMenu(bondwise.run(title), 'Compare With Original');
   const frame = await window.webviewFrame('.figures');
-  const heads = await frame.locator('.figures thead th').allInnerTexts();
+  const heads = await frame.locator('.figures thead tr > *').allInnerTexts();
   assert.deepEqual(heads, ['', 'Original', 'Compressed', 'Healed', 'Change']);
   assert.equal(await frame.locator('.samples figure').count(), 3);
   await window.shotInThemes('heal-compare');

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
 import { isLineage } from '../../extension/protocol/validate.js';
+import { assertAccessible } from './axe.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
 import { addSampleModel, enginePython, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
 
@@ -69,6 +70,7 @@ void test('Compare With Original shows both', async () => {
   const text = await frame.locator('main').innerText();
   assert.match(text, /Perplexity/i);
   assert.match(text, /Paris/);
+  await assertAccessible(window, () => window.webviewFrame('h1'));
   // Each change reloads the window: the panel comes back by itself.
   for (const theme of ['light', 'contrast', 'dark'] as const) {
     await window.setTheme(session.server, theme);

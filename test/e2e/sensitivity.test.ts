@@ -5,6 +5,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import type { Frame } from 'playwright-core';
 import { isLineage, isPlanFile, isSensitivity } from '../../extension/protocol/validate.js';
+import { assertAccessible } from './axe.ts';
 import { Bondwise, runTimeout } from './bondwise.ts';
 import { addSampleModel, eventually, openSession, readRuns, sampleName, waitForRun } from './setup.ts';
 
@@ -93,6 +94,7 @@ void test('cells that are selected are the tree’s selection, and the other way
   await selected.filter({ hasText: 'mlp.up_proj' }).waitFor();
   await (await bondwise.openPath(sampleName, 'Block 9')).click();
   await eventually(async () => (await lines.count()) === 7, 30_000, 'a curve for each layer of the block');
+  await assertAccessible(window, () => window.webviewFrame(heatmap));
 });
 
 void test('Plan Compression… fills a plan to 80%, which is laid over the heatmap', async () => {

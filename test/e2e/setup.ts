@@ -1,10 +1,13 @@
 /** What the tests of Bondwise in the workbench share: a workspace with models, a window on it, and a look at its runs from outside. */
+import { execFile } from 'node:child_process';
 import { cp, link, mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { bondwiseHome } from '../../extension/engine/home.ts';
 import { isRunStatus } from '../../extension/protocol/validate.js';
 import type { RunStatus } from '../../extension/protocol/types.ts';
+import { projectRoot } from '../../extension/scripts/project.ts';
 import { isAlive } from '../../extension/runs/process.ts';
 import * as prepare from '../suites/prepare.ts';
 import { Server } from './server.ts';
@@ -72,6 +75,13 @@ export async function addSampleModel(folder: string): Promise<string> {
     await (name.endsWith('.safetensors') ? link(from, to).catch(() => cp(from, to)) : cp(from, to, { recursive: true }));
   }
   return target;
+}
+
+/** The sample, and a model of that name made from it by plain truncation of a few layers: that takes seconds. */
+export async function addCompressedModel(folder: string, name: string): Promise<void> {
+  const sample = await addSampleModel(folder);
+  const args = ['-m', 'bondwise', 'tensorize', sample, '--layers', 're:model\\.layers\\.2[0-3]\\..*(q|gate)_proj', '--keep', '30%', '--output', path.join(folder, name), '--run', path.join(folder, '.bondwise/tensorize')];
+  await promisify(execFile)(await enginePython(), args, { cwd: folder, env: { ...process.env, PYTHONPATH: path.join(projectRoot, 'engine') } });
 }
 
 /** The interpreter that has the engine's packages. */

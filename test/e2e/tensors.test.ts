@@ -1,6 +1,7 @@
 /** A weight file as a person looks into it. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { assertAccessible } from './axe.ts';
 import { Bondwise } from './bondwise.ts';
 import { addSampleModel, openSession, sampleName } from './setup.ts';
 
@@ -20,6 +21,7 @@ void test('Show Tensors on a layer opens its file with the layer’s weight chos
   await frame.getByRole('img', { name: /^Singular values of/ }).waitFor({ timeout: 120_000 });
   assert.match(await frame.locator('.details').innerText(), /235\s+441 K/, 'χ 235 keeps half of the parameters');
   await window.shotInThemes('tensors');
+  await assertAccessible(window, () => window.webviewFrame(editor));
 });
 
 void test('search and sorting find a tensor, by keyboard alone too', async () => {

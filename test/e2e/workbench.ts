@@ -25,6 +25,13 @@ const themes = {
 
 export type Theme = keyof typeof themes;
 
+const KINDS = [
+  { theme: 'light', marker: 'vs', kind: 'vscode-light', light: true, contrast: false },
+  { theme: 'high contrast light', marker: 'hc-light', kind: 'vscode-high-contrast-light', light: true, contrast: true },
+  { theme: 'high contrast', marker: 'hc-black', kind: 'vscode-high-contrast', light: false, contrast: true },
+  { theme: 'dark', marker: 'vs-dark', kind: 'vscode-dark', light: false, contrast: false },
+] as const;
+
 export class Workbench {
   readonly page: Page;
   /** Page errors and Content Security Policy violations so far. */
@@ -119,6 +126,18 @@ export class Workbench {
       const style = await this.page.addStyleTag({ content: 'html { forced-color-adjust: none }' });
       await this.shot(`${name}-${theme}`);
       await style.evaluate((element) => (element as unknown as { remove(): void }).remove());
+    }
+  }
+
+  /**
+   * Does something in each kind of theme, as the browser says of the system's colors; dark comes last and stays.
+   * @param act gets the class that VS Code gives the body of a webview.
+   */
+  async inThemes(act: (theme: string, kind: string) => Promise<void>): Promise<void> {
+    for (const { theme, marker, kind, light, contrast } of KINDS) {
+      await this.page.emulateMedia({ colorScheme: light ? 'light' : 'dark', forcedColors: contrast ? 'active' : 'none' });
+      await this.page.locator(`.monaco-workbench.${marker}`).waitFor();
+      await act(theme, kind);
     }
   }
 

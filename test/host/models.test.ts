@@ -56,6 +56,7 @@ describe('the Models view', () => {
     assert.ok(node);
     const model = extension.modelsTree.getTreeItem(node);
     assert.equal(model.contextValue, 'model.mpo');
+    assert.equal(model.resourceUri?.query, 'mpo');
     assert.match(String(model.description), /^93% of base · /);
     const up = (await rows(folder, 'Block 1')).find(({ label }) => label === 'mlp.up_proj');
     assert.match(String(up?.description), /^31% kept · \d+ B · [\d.]+% · χ 4 · 48×16$/);

@@ -140,6 +140,8 @@ describe('sensitivity', () => {
       assert.deepEqual([...(told?.layers ?? [])].sort(), layers.filter(layer => layer.block === 0).map(layer => layer.name).sort());
       assert.equal(page.of('selection').length, 1, 'nothing that the page had selected itself came back');
       assert.equal(view.description, '');
+      await extension.selection.select(folder, [mildUp.name], {});
+      assert.deepEqual(page.of('selection').at(-1)?.layers, [mildUp.name], 'what another view of the model selects is selected here');
       page.close();
     });
 
@@ -167,16 +169,17 @@ describe('sensitivity', () => {
       const Selection = extension.selection.constructor as typeof LayerSelection;
       const selection = new Selection(extension.modelsTree, view);
       const told: (readonly string[])[] = [];
-      selection.onDidSelect(({ layers: names }) => told.push(names));
+      const others: (readonly string[])[] = [];
+      selection.onDidSelect(({ layers: names, by }) => (by ? others : told).push(names));
       const rowOf = (layer: string) => {
         const row = extension.modelsTree.nodeOf(folder, layer);
         assert.ok(row);
         return row;
       };
       const all = layers.map(layer => layer.name);
-      const first = selection.select(folder, all);
+      const first = selection.select(folder, all, {});
       for (const names of [[mildUp.name], [worstDown.name], [worstDown.name]]) {
-        await selection.select(folder, names);
+        await selection.select(folder, names, {});
       }
       arrive();
       await until('the second row', () => revealed[1]);
@@ -192,10 +195,11 @@ describe('sensitivity', () => {
       shown.selection = [rowOf(mildUp.name)];
       selected.fire({ selection: shown.selection });
       assert.deepEqual(told, [[mildUp.name]]);
-      const again = selection.select(folder, [worstDown.name]);
+      const again = selection.select(folder, [worstDown.name], {});
       arrive();
       await again;
       assert.equal(revealed.length, 4, 'the user had gone elsewhere');
+      assert.deepEqual(others, [all, [mildUp.name], [worstDown.name], [worstDown.name], [worstDown.name]], 'other views are told each time');
       selection.dispose();
     });
 

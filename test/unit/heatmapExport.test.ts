@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { Figures } from '../../webview/sensitivity/figures.ts';
-import { Grid } from '../../webview/sensitivity/grid.ts';
+import { Grid } from '../../webview/ui/grid.ts';
 import { contentOf, valuesOf } from '../../webview/sensitivity/content.ts';
-import { columnsOf, csvOf, rowsOf, sortRows } from '../../webview/sensitivity/rows.ts';
+import { columnsOf, csvOf, rowsOf } from '../../webview/sensitivity/rows.ts';
 import { pictureOf } from '../../webview/sensitivity/scene.ts';
 import { stripesOf } from '../../webview/ui/scene.ts';
+import { sortRows } from '../../webview/ui/layerRows.ts';
 import { svgOf } from '../../webview/ui/svg.ts';
 import { makePlan, makeProfile, SMOL } from './heatmapProfile.ts';
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { colourAt, inkOn, makeScale, type Rgb, roundest, ticks, viridis } from '../../webview/sensitivity/scale.ts';
+import { colourAt, inkOn, makeScale, type Rgb, roundest, ticks, viridis } from '../../webview/ui/scale.ts';
 
 /** Lightness by CIE 1976, from sRGB. */
 function lightness([red, green, blue]: Rgb): number {

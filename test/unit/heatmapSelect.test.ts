@@ -1,10 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import type { ProfileLayer } from '../../extension/protocol/types.ts';
-import { spotAt } from '../../webview/sensitivity/cells.ts';
 import { facetsOf } from '../../webview/sensitivity/facets.ts';
-import { figureBlocks, Grid } from '../../webview/sensitivity/grid.ts';
-import { moved } from '../../webview/sensitivity/moves.ts';
-import { choose, drag, modeOf, NOTHING, type Selection } from '../../webview/sensitivity/select.ts';
+import { even, spotAt } from '../../webview/ui/geometry.ts';
+import { figureBlocks, Grid } from '../../webview/ui/grid.ts';
+import { moved } from '../../webview/ui/moves.ts';
+import { choose, drag, modeOf, NOTHING, type Selection } from '../../webview/ui/select.ts';
 import { makeProfile, SMOL } from './heatmapProfile.ts';
 
 const layer = (block: number, column: string, group: ProfileLayer['group'] = 'mlp'): ProfileLayer => ({
@@ -50,7 +50,7 @@ describe('the grid', () => {
   });
 
   test('is hit where its cells are', () => {
-    const geometry = { cellWidth: 50, cellHeight: 18 };
+    const geometry = even(3, 50, 18);
     expect(spotAt(grid, geometry, 0, 0)).toEqual(at(0, 0));
     expect(spotAt(grid, geometry, 149.9, 53.9)).toEqual(at(2, 2));
     expect(spotAt(grid, geometry, 150, 10)).toBeUndefined();

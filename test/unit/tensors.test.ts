@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { TensorFacts, TensorInfo } from '../../extension/protocol/types.ts';
 import { bars, figuresOf, readable } from '../../webview/tensors/figures.ts';
-import { chooseRows, nextSort, shapeText, type Sort } from '../../webview/tensors/rows.ts';
+import { chooseRows, nextSort, shapeText, type Sort } from '../../webview/ui/listRows.ts';
+import { COLUMNS } from '../../webview/tensors/rows.ts';
 
 const unsorted: Sort = { column: undefined, descending: false };
 
@@ -15,16 +16,16 @@ const names = (rows: readonly TensorInfo[]) => rows.map(({ name }) => name);
 
 describe('the rows of a file', () => {
   it('keep the order of the file until they are sorted', () => {
-    expect(names(chooseRows(tensors, '', unsorted))).toEqual(names(tensors));
-    expect(names(chooseRows(tensors, '', { column: 'name', descending: false }))).toEqual(['layers.9.q.weight', 'layers.10.q.weight', 'norm.weight']);
-    expect(names(chooseRows(tensors, '', { column: 'bytes', descending: true }))).toEqual(['layers.9.q.weight', 'layers.10.q.weight', 'norm.weight']);
-    expect(names(chooseRows(tensors, '', { column: 'shape', descending: false }))).toEqual(['norm.weight', 'layers.10.q.weight', 'layers.9.q.weight']);
-    expect(names(chooseRows(tensors, '', { column: 'dtype', descending: true }))[0]).toBe('norm.weight');
+    expect(names(chooseRows(tensors, COLUMNS, '', unsorted))).toEqual(names(tensors));
+    expect(names(chooseRows(tensors, COLUMNS, '', { column: 'name', descending: false }))).toEqual(['layers.9.q.weight', 'layers.10.q.weight', 'norm.weight']);
+    expect(names(chooseRows(tensors, COLUMNS, '', { column: 'bytes', descending: true }))).toEqual(['layers.9.q.weight', 'layers.10.q.weight', 'norm.weight']);
+    expect(names(chooseRows(tensors, COLUMNS, '', { column: 'shape', descending: false }))).toEqual(['norm.weight', 'layers.10.q.weight', 'layers.9.q.weight']);
+    expect(names(chooseRows(tensors, COLUMNS, '', { column: 'dtype', descending: true }))[0]).toBe('norm.weight');
   });
 
   it('are those with every word of the search', () => {
-    expect(names(chooseRows(tensors, 'Q 10', unsorted))).toEqual(['layers.10.q.weight']);
-    expect(chooseRows(tensors, 'q norm', unsorted)).toEqual([]);
+    expect(names(chooseRows(tensors, COLUMNS, 'Q 10', unsorted))).toEqual(['layers.10.q.weight']);
+    expect(chooseRows(tensors, COLUMNS, 'q norm', unsorted)).toEqual([]);
   });
 
   it('are sorted up, down and not at all', () => {

@@ -36,6 +36,7 @@ function draw(): void {
   const view = compareView(data, sort, {
     revealLayer: name => asker.ask('revealLayer', name),
     openFolder: folder => asker.ask('openFolder', folder),
+    showMap: () => asker.ask('showMap'),
     sort: next => {
       sort = next;
       host.setState({ folder: data?.compressed.path, sort });

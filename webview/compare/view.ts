@@ -9,6 +9,7 @@ import { COLUMNS, figureRows, sortLayers, type FigureRow, type Sort } from './fi
 export interface Actions {
   revealLayer(name: string): void;
   openFolder(path: string): void;
+  showMap(): void;
   sort(sort: Sort): void;
 }
 
@@ -25,6 +26,7 @@ function header(data: CompareData, actions: Actions): HTMLElement {
     h(
       'div',
       { class: 'buttons' },
+      button(t('Show Model Map'), () => actions.showMap()),
       button(t('Show Compressed Folder'), () => actions.openFolder(data.compressed.path)),
       button(t('Show Original Folder'), () => actions.openFolder(data.original.path)),
     ),
@@ -33,7 +35,7 @@ function header(data: CompareData, actions: Actions): HTMLElement {
 
 function figures(data: CompareData): HTMLElement {
   const { evaluation } = data.healed ?? data.compressed;
-  const heads = ['', t('Original'), t('Compressed'), ...(data.healed ? [t('Healed')] : []), t('Change')];
+  const heads = [t('Original'), t('Compressed'), ...(data.healed ? [t('Healed')] : []), t('Change')];
   const note = evaluation
     ? t('Measured on {0} tokens of {1}, the same for all.', formatParameters(evaluation.tokens), evaluation.data === 'builtin' ? t('the built-in text') : evaluation.data)
     : t('Perplexity, speed and sample text were not measured: Tensorize… and Heal Model… measure them when their last step says so.');
@@ -43,11 +45,11 @@ function figures(data: CompareData): HTMLElement {
     h('h2', { id: 'figures' }, t('Figures')),
     h(
       'div',
-      { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'figures' },
+      { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'figures' },
       h(
         'table',
         { class: 'figures' },
-        h('thead', {}, h('tr', {}, ...heads.map(text => h('th', { scope: 'col' }, text)))),
+        h('thead', {}, h('tr', {}, h('td', {}), ...heads.map(text => h('th', { scope: 'col' }, text)))),
         h('tbody', {}, ...figureRows(data).map(figureRow)),
       ),
     ),
@@ -102,7 +104,7 @@ function layers(all: readonly LayerFigures[], sort: Sort, actions: Actions): HTM
     h('p', { class: 'note' }, t('{0}, {1} → {2} parameters ({3} kept).', count, formatParameters(before), formatParameters(after), formatPercent(after / before))),
     h(
       'div',
-      { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'layers' },
+      { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'layers' },
       h(
         'table',
         { class: 'layers' },

@@ -180,7 +180,7 @@ function tableSection({ id, title, note, head, rows }: Table, open: (model: stri
     h('p', { class: 'note' }, note),
     h(
       'div',
-      { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': title },
+      { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': title },
       h('table', {}, h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, first), ...names.map(name => h('th', { scope: 'col' }, name)))), h('tbody', {}, ...body)),
     ),
   );

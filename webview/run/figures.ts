@@ -36,7 +36,7 @@ export class MeasuredFigures {
       h('p', { class: 'note' }, t('On {0}, the same for all.', data === 'builtin' ? t('the built-in text') : (data ?? ''))),
       h(
         'div',
-        { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'measured' },
+        { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'measured' },
         h(
           'table',
           {},

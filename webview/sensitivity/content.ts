@@ -2,7 +2,7 @@
 import type { ProfileLayer, Sensitivity } from '../../extension/protocol/types.ts';
 import type { Shown } from './facts.ts';
 import { type Axis, Figures, type Value } from './figures.ts';
-import { Grid } from './grid.ts';
+import { Grid } from '../ui/grid.ts';
 import { defaultMetric, type Metric } from './metrics.ts';
 import { nearestSize, type ViewState } from './state.ts';
 

@@ -10,9 +10,9 @@ import { button } from '../ui/toolkit.ts';
 import type { Axis, Figures, Value } from './figures.ts';
 import { facetsOf, type Trace } from './facets.ts';
 import type { Shown } from './facts.ts';
-import type { Grid } from './grid.ts';
+import type { Grid } from '../ui/grid.ts';
 import { formatFigure, isInNats, type Metric } from './metrics.ts';
-import { css, viridis } from './scale.ts';
+import { css, viridis } from '../ui/scale.ts';
 
 /** After Okabe and Ito (2008): told apart by colour-blind eyes; one set for each background. */
 const COLOURS = {

@@ -1,6 +1,6 @@
 /** How the curves of the selected layers share charts: few together, many side by side so that none hides another. */
+import type { Grid } from '../ui/grid.ts';
 import { t } from '../ui/l10n.ts';
-import type { Grid } from './grid.ts';
 
 export interface Trace {
   readonly layer: string;

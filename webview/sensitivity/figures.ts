@@ -5,7 +5,7 @@ import { riseOf } from '../../extension/profile/rise.ts';
 import type { Cell, Curve, ProfileLayer, Sensitivity } from '../../extension/protocol/types.ts';
 import { spearman } from './correlation.ts';
 import { baselineOf, type CurveKey, figureOf, type Metric, metricsOf, predictedAt, scaleOf } from './metrics.ts';
-import type { Scale } from './scale.ts';
+import type { Scale } from '../ui/scale.ts';
 
 /** What the slider is over: the fraction of a layer's parameters that is kept, or the bond dimension. */
 export type Axis = 'keep' | 'chi';

@@ -1,12 +1,15 @@
 /** The cells of the heatmap on a canvas: one pass over all of them each time, so that a half-drawn picture is never seen. */
 import { formatShare } from '../../extension/views/measured.ts';
 import type { Theme } from '../ui/theme.ts';
-import { DOT, GAP, type Geometry, look } from './cells.ts';
+import { columnAt, even, GAP, type Geometry, widthOf } from '../ui/geometry.ts';
+import { outline, striped } from '../ui/paint.ts';
+import type { Picture } from '../ui/sheet.ts';
+import { DOT, look } from './cells.ts';
 import type { Value } from './figures.ts';
-import type { Grid } from './grid.ts';
-import type { Scale } from './scale.ts';
+import type { Grid } from '../ui/grid.ts';
+import type { Scale } from '../ui/scale.ts';
 
-export interface Picture {
+export interface HeatmapInput {
   readonly grid: Grid;
   /** Row by row; undefined where nothing is known. */
   readonly values: readonly (Value | undefined)[];
@@ -17,31 +20,26 @@ export interface Picture {
   readonly theme: Theme;
 }
 
-/** Browsers refuse canvases beyond this many pixels on a side, and one in all should not take more memory than 128 MB. */
-const MAX_SIDE = 16_000;
-const MAX_PIXELS = 32e6;
+const CELL = { width: [44, 96], height: 18 } as const;
 
-/** Sets a canvas to the size of the grid, as sharp as the screen where that is possible. Says how many pixels a CSS pixel has. */
-export function fit(canvas: HTMLCanvasElement, grid: Grid, { cellWidth, cellHeight }: Geometry): number {
-  const [width, height] = [grid.columns.length * cellWidth, grid.blocks.length * cellHeight];
-  const ratio = Math.min(window.devicePixelRatio, MAX_SIDE / width, MAX_SIDE / height, Math.sqrt(MAX_PIXELS / (width * height)));
-  const [across, down] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
-  if (canvas.width !== across || canvas.height !== down) {
-    canvas.width = across;
-    canvas.height = down;
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-  }
-  return ratio;
+/** For a sheet: never narrower than its cells. */
+export function heatmap(input: HeatmapInput): Picture {
+  const count = input.grid.columns.length;
+  const [least, most] = CELL.width;
+  return {
+    grid: input.grid,
+    measure: width => even(count, Math.min(most, Math.max(least, Math.floor(width / Math.max(1, count)))), CELL.height),
+    paint: (context, geometry, ratio) => draw(context, input, geometry, ratio),
+  };
 }
 
-export function draw(context: CanvasRenderingContext2D, picture: Picture, geometry: Geometry, ratio: number): void {
-  const { grid, values, scale, theme, overlay, selected } = picture;
-  const { cellWidth, cellHeight } = geometry;
-  const [width, height] = [cellWidth - GAP, cellHeight - GAP];
+function draw(context: CanvasRenderingContext2D, input: HeatmapInput, geometry: Geometry, ratio: number): void {
+  const { grid, values, scale, theme, overlay, selected } = input;
+  const { rowHeight } = geometry;
+  const height = rowHeight - GAP;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.clearRect(0, 0, grid.columns.length * cellWidth, grid.blocks.length * cellHeight);
-  context.font = `600 ${Math.min(11, cellHeight - 6)}px ${theme.font}`;
+  context.clearRect(0, 0, widthOf(geometry), grid.blocks.length * rowHeight);
+  context.font = `600 ${Math.min(11, rowHeight - 6)}px ${theme.font}`;
   context.textAlign = 'center';
   context.textBaseline = 'middle';
   const stripes = striped(context, theme);
@@ -52,7 +50,8 @@ export function draw(context: CanvasRenderingContext2D, picture: Picture, geomet
     if (!layer) {
       continue;
     }
-    const [x, y] = [column * cellWidth, row * cellHeight];
+    const { left: x, width } = columnAt(geometry, column);
+    const y = row * rowHeight;
     const { fill, ink } = value ? look(value, scale, theme.dark) : { fill: stripes, ink: theme.foreground };
     context.fillStyle = fill;
     context.fillRect(x, y, width, height);
@@ -73,59 +72,4 @@ export function draw(context: CanvasRenderingContext2D, picture: Picture, geomet
     }
   }
   outline(context, grid, selected, geometry, theme);
-}
-
-/** Around the selected cells, not between them. */
-function outline(context: CanvasRenderingContext2D, grid: Grid, selected: ReadonlySet<string>, { cellWidth, cellHeight }: Geometry, theme: Theme): void {
-  if (selected.size === 0) {
-    return;
-  }
-  const isIn = (row: number, column: number) => {
-    const layer = grid.at({ row, column });
-    return layer !== undefined && selected.has(layer.name);
-  };
-  context.beginPath();
-  for (const { row, column } of grid.spots()) {
-    if (!isIn(row, column)) {
-      continue;
-    }
-    const [left, top] = [column * cellWidth, row * cellHeight];
-    const [right, bottom] = [left + cellWidth - GAP, top + cellHeight - GAP];
-    const edges: readonly (readonly [boolean, number, number, number, number])[] = [
-      [isIn(row - 1, column), left - GAP, top, right + GAP, top],
-      [isIn(row + 1, column), left - GAP, bottom, right + GAP, bottom],
-      [isIn(row, column - 1), left, top - GAP, left, bottom + GAP],
-      [isIn(row, column + 1), right, top - GAP, right, bottom + GAP],
-    ];
-    for (const [shared, x0, y0, x1, y1] of edges) {
-      if (!shared) {
-        context.moveTo(x0, y0);
-        context.lineTo(x1, y1);
-      }
-    }
-  }
-  context.lineCap = 'square';
-  for (const [colour, width] of [[theme.background, 5], [theme.foreground, 2]] as const) {
-    context.strokeStyle = colour;
-    context.lineWidth = width;
-    context.stroke();
-  }
-}
-
-function striped(context: CanvasRenderingContext2D, theme: Theme): CanvasPattern | string {
-  const tile = document.createElement('canvas');
-  tile.width = tile.height = 6;
-  const brush = tile.getContext('2d');
-  if (!brush) {
-    return 'transparent';
-  }
-  brush.strokeStyle = theme.muted;
-  brush.globalAlpha = theme.contrast ? 0.45 : 0.3;
-  brush.beginPath();
-  for (const shift of [-6, 0, 6]) {
-    brush.moveTo(shift, 6);
-    brush.lineTo(shift + 6, 0);
-  }
-  brush.stroke();
-  return context.createPattern(tile, 'repeat') ?? 'transparent';
 }

@@ -1,10 +1,11 @@
 /** What the colours and marks mean. */
 import { h } from '../ui/dom.ts';
 import { t } from '../ui/l10n.ts';
+import { ramp } from '../ui/ramp.ts';
 import type { Theme } from '../ui/theme.ts';
 import { baselineText, marks, titleOf } from './marks.ts';
 import type { Metric } from './metrics.ts';
-import { colourAt, css, type Scale } from './scale.ts';
+import { colourAt, css, type Scale } from '../ui/scale.ts';
 
 export interface LegendInput {
   readonly metric: Metric;
@@ -28,11 +29,6 @@ export function legend({ metric, scale, baseline, theme, missing, noise, plan }:
     return [h('p', { class: 'note' }, t('No figures yet: colours come with the original model’s value.')), keys];
   }
   const all = marks(metric, scale, baseline);
-  const scaleMarks = all.map(({ position, text }, index) => {
-    const mark = h('span', { class: index === 0 ? 'first' : index === all.length - 1 ? 'last' : undefined }, text);
-    mark.style.left = `${position * 100}%`;
-    return mark;
-  });
   const zero = h('i', { class: 'swatch', 'aria-hidden': 'true' });
   zero.style.background = css(colourAt(0, theme.dark));
   return [
@@ -41,20 +37,8 @@ export function legend({ metric, scale, baseline, theme, missing, noise, plan }:
       'div',
       { class: 'scale', role: 'img', 'aria-label': t('Colour scale, {0}: {1}; {2}', scale.kind, baselineText(metric, baseline), all.map(({ text }) => text).join(', ')) },
       h('div', { class: 'baseline' }, zero, h('span', {}, baselineText(metric, baseline))),
-      h('div', { class: 'ramp' }, ramp(theme.dark), h('div', { class: 'marks' }, ...scaleMarks)),
+      ramp(theme.dark, all),
     ),
     keys,
   ];
-}
-
-function ramp(dark: boolean): HTMLCanvasElement {
-  const canvas = document.createElement('canvas');
-  canvas.width = 256;
-  canvas.height = 1;
-  const context = canvas.getContext('2d');
-  for (let x = 0; context && x < canvas.width; x++) {
-    context.fillStyle = css(colourAt(x / (canvas.width - 1), dark));
-    context.fillRect(x, 0, 1, 1);
-  }
-  return canvas;
 }

@@ -8,7 +8,7 @@ import '../ui/base.css';
 import '../ui/controls.css';
 import '../ui/popups.css';
 import '../ui/charts.css';
-import './heatmap.css';
+import '../ui/sheet.css';
 import './style.css';
 import { SensitivityView } from './view.ts';
 

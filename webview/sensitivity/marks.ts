@@ -1,7 +1,7 @@
 /** The scale in words and numbers, in the metric's own unit. */
 import { t } from '../ui/l10n.ts';
 import type { Metric } from './metrics.ts';
-import { type Scale, type Tick, ticks } from './scale.ts';
+import { type Scale, type Tick, ticks } from '../ui/scale.ts';
 
 const TICKS = 4;
 

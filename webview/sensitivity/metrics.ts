@@ -4,7 +4,7 @@ import type { Curve, Figure, Sensitivity } from '../../extension/protocol/types.
 import { formatNumber, formatPercent } from '../../extension/runs/format.ts';
 import { formatMeasured } from '../../extension/views/measured.ts';
 import { t } from '../ui/l10n.ts';
-import { makeScale, type Scale } from './scale.ts';
+import { makeScale, type Scale } from '../ui/scale.ts';
 
 /** A list of a curve that can be shown. */
 export type CurveKey = LossKey | 'error';

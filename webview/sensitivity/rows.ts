@@ -3,6 +3,7 @@ import type { ProfileLayer } from '../../extension/protocol/types.ts';
 import { formatBytes, formatNumber, formatParameters } from '../../extension/runs/format.ts';
 import { formatMeasured, formatShare } from '../../extension/views/measured.ts';
 import { t } from '../ui/l10n.ts';
+import type { Column as AnyColumn } from '../ui/layerRows.ts';
 import type { Figures, Value } from './figures.ts';
 import type { Shown } from './facts.ts';
 import { figureOf, formatFigure, type Metric } from './metrics.ts';
@@ -17,18 +18,7 @@ export interface Row {
   readonly plan: number | undefined;
 }
 
-export interface Column {
-  readonly id: string;
-  readonly name: string;
-  readonly hint: string;
-  readonly text: (row: Row) => string;
-  readonly order: (row: Row) => number | string | undefined;
-}
-
-export interface Sort {
-  readonly column: string;
-  readonly descending: boolean;
-}
+export type Column = AnyColumn<Row>;
 
 export function rowsOf(figures: Figures, { metric, axis, size }: Shown, plan: Readonly<Record<string, number>> | undefined): readonly Row[] {
   return figures.profile.layers.map(layer => {
@@ -94,22 +84,6 @@ export function columnsOf(metric: Metric, hasPlan: boolean): readonly Column[] {
         ]
       : []),
   ];
-}
-
-/** A sorted copy. What has no figure comes last, either way; names in natural order, so that block 10 comes after block 9. */
-export function sortRows(rows: readonly Row[], columns: readonly Column[], sort: Sort): readonly Row[] {
-  const order = columns.find(({ id }) => id === sort.column)?.order;
-  if (!order) {
-    return rows;
-  }
-  const sign = sort.descending ? -1 : 1;
-  return rows.toSorted((a, b) => {
-    const [x, y] = [order(a), order(b)];
-    if (x === undefined || y === undefined) {
-      return Number(x === undefined) - Number(y === undefined);
-    }
-    return sign * (typeof x === 'number' && typeof y === 'number' ? x - y : String(x).localeCompare(String(y), 'en', { numeric: true }));
-  });
 }
 
 /** Every layer at every size, with all that is predicted and measured there. RFC 4180; full precision; empty where not known. */

@@ -1,12 +1,13 @@
 /** The heatmap as a picture to keep: shapes and texts with their places, from which both the SVG and the PNG are made. */
 import { formatShare } from '../../extension/views/measured.ts';
+import { GAP } from '../ui/geometry.ts';
 import { t } from '../ui/l10n.ts';
-import { DOT, GAP, look } from './cells.ts';
+import { DOT, look } from './cells.ts';
 import { type Shown, sizeText } from './facts.ts';
 import type { Figures, Value } from './figures.ts';
-import { type Grid, GROUP_NAMES } from './grid.ts';
+import { type Grid, GROUP_NAMES } from '../ui/grid.ts';
 import { baselineText, type Mark, marks, titleOf } from './marks.ts';
-import { colourAt, css, type Scale } from './scale.ts';
+import { colourAt, css, type Scale } from '../ui/scale.ts';
 import { CHARACTER, type Item, type Scene, type TextLook } from '../ui/scene.ts';
 
 interface Cells {

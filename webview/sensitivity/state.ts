@@ -1,6 +1,7 @@
 /** What the view keeps over a reload; the profile it is of is the document's. */
 import type { Axis } from './figures.ts';
-import type { Sort } from './rows.ts';
+import type { Sort } from '../ui/layerRows.ts';
+import { fieldsOf, textsOf } from '../ui/stored.ts';
 
 export interface ViewState {
   /** Undefined until the user has chosen: the view chooses what it can show best. */
@@ -25,7 +26,7 @@ export function readState(stored: unknown): ViewState {
     ...(typeof metric === 'string' && { metric }),
     ...((axis === 'keep' || axis === 'chi') && { axis }),
     ...(typeof size === 'number' && size > 0 && { size }),
-    selected: Array.isArray(selected) ? selected.filter(name => typeof name === 'string') : INITIAL.selected,
+    selected: textsOf(selected) ?? INITIAL.selected,
     table: table === true,
     overlay: overlay !== false,
     sort: typeof order.column === 'string' && typeof order.descending === 'boolean' ? { column: order.column, descending: order.descending } : INITIAL.sort,
@@ -40,8 +41,4 @@ export function nearestSize(sizes: readonly number[], wanted: number | undefined
   }
   const far = (size: number) => Math.abs(Math.log(size / wanted));
   return sizes.toSorted((a, b) => far(a) - far(b))[0];
-}
-
-function fieldsOf(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null ? Object.fromEntries(Object.entries(value)) : {};
 }

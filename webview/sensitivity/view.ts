@@ -15,15 +15,16 @@ import { ExchangeView } from './exchange.ts';
 import { fileOf, type FileKind } from './exports.ts';
 import { factsOf, lineOf, sizeText } from './facts.ts';
 import type { Axis } from './figures.ts';
-import { figureBlocks } from './grid.ts';
+import { figureBlocks } from '../ui/grid.ts';
 import { Head } from './head.ts';
 import { legend } from './legend.ts';
-import { HeatmapView } from './map.ts';
+import { LayerSheet } from '../ui/sheet.ts';
+import { heatmap } from './heatmap.ts';
 import { titleOf } from './marks.ts';
-import { columnsOf, rowsOf } from './rows.ts';
-import { choose, modeOf, sameLayers, type Selection } from './select.ts';
+import { columnsOf, type Row, rowsOf } from './rows.ts';
+import { choose, modeOf, sameLayers, type Selection } from '../ui/select.ts';
 import type { ViewState } from './state.ts';
-import { TableView } from './table.ts';
+import { TableView } from '../ui/layerTable.ts';
 import { Toolbar } from './toolbar.ts';
 
 type Plan = Extract<HostMessage, { type: 'plan' }>;
@@ -47,8 +48,8 @@ export class SensitivityView {
   readonly #run: RunStrip;
   readonly #cancel = button(t('Cancel'), () => this.#asker.ask('cancelRun'));
   readonly #toolbar: Toolbar;
-  readonly #map: HeatmapView;
-  readonly #table: TableView;
+  readonly #map: LayerSheet;
+  readonly #table: TableView<Row>;
   readonly #curves = new CurvesView(() => this.#selectFigure());
   readonly #exchange: ExchangeView;
   #state: ViewState;
@@ -81,7 +82,7 @@ export class SensitivityView {
         { label: t('Save as SVG…'), act: () => this.#save('svg') },
       ],
     });
-    this.#map = new HeatmapView({
+    this.#map = new LayerSheet({
       select: (selection, settled) => this.#select(selection, settled),
       openMenu: (at, from) => this.#menu(at, from),
       tell: layer => this.#hover(layer),
@@ -173,7 +174,7 @@ export class SensitivityView {
     const values = valuesOf(content);
     const scale = figures.scale(metric);
     const label = t('Heatmap of {0} layers: {1}, {2}. {3} have a figure.', figures.profile.layers.length, metric.name, sizeText(axis, size), values.filter(Boolean).length);
-    this.#map.show({ grid, values, scale, selected: this.#selection.layers, overlay: this.#overlay(), theme: this.#theme }, this.#selection, label);
+    this.#map.show(heatmap({ grid, values, scale, selected: this.#selection.layers, overlay: this.#overlay(), theme: this.#theme }), this.#selection, label);
     const baseline = figures.profile.cells?.length || metric.curve ? figures.baseline(metric) : undefined;
     const missing = values.filter(Boolean).length < figures.profile.layers.length;
     this.#legend.replaceChildren(

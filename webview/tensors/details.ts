@@ -3,11 +3,11 @@ import type { TensorFacts, TensorInfo, TensorSpectrum } from '../../extension/pr
 import { formatNumber, formatParameters, formatPercent } from '../../extension/runs/format.ts';
 import { LinePlot } from '../ui/chart.ts';
 import { h } from '../ui/dom.ts';
+import { shapeText } from '../ui/listRows.ts';
 import { t } from '../ui/l10n.ts';
 import { readTheme } from '../ui/theme.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { bars, figuresOf, readable } from './figures.ts';
-import { shapeText } from './rows.ts';
 
 /** What has come of a tensor so far; undefined while it is awaited, null where it is not asked for yet. */
 export interface Known {
@@ -18,7 +18,7 @@ export interface Known {
 }
 
 export class Details {
-  readonly element = h('section', { class: 'details', 'aria-label': t('Chosen tensor') });
+  readonly element = h('section', { class: 'details', tabindex: '0', 'aria-label': t('Chosen tensor') });
   readonly #plot = new LinePlot();
   readonly #askSpectrum: () => void;
 

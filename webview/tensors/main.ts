@@ -4,12 +4,14 @@ import { formatBytes, formatCount, formatParameters } from '../../extension/runs
 import { Channel, type Host } from '../ui/channel.ts';
 import { h } from '../ui/dom.ts';
 import { t } from '../ui/l10n.ts';
+import { TensorList } from '../ui/list.ts';
+import { chooseRows, nextSort, type Sort } from '../ui/listRows.ts';
 import { onThemeChange } from '../ui/theme.ts';
 import { busy, button } from '../ui/toolkit.ts';
 import { Details, type Known } from './details.ts';
-import { TensorList } from './list.ts';
-import { chooseRows, nextSort, type Sort } from './rows.ts';
+import { COLUMNS } from './rows.ts';
 import '../ui/base.css';
+import '../ui/list.css';
 import './style.css';
 
 declare function acquireVsCodeApi(): Host;
@@ -28,7 +30,7 @@ let chosen: TensorInfo | undefined;
 let pause: ReturnType<typeof setTimeout> | undefined;
 
 const channel = new Channel(host, take);
-const list = new TensorList({
+const list = new TensorList<TensorInfo>(COLUMNS, {
   sort: column => {
     sort = nextSort(sort, column);
     show();
@@ -100,7 +102,7 @@ function metadataOf(metadata: Readonly<Record<string, string>>): readonly HTMLEl
 
 function show(): void {
   if (file) {
-    const rows = chooseRows(file.tensors, search, sort);
+    const rows = chooseRows(file.tensors, COLUMNS, search, sort);
     list.show(rows, sort, chosen?.name);
     count.textContent = search.trim() === '' ? '' : t('{0} of {1}', formatCount(rows.length), formatCount(file.tensors.length));
   }

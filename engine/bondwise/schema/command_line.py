@@ -125,3 +125,49 @@ class TensorSpectrum(Record):
     columns: int
     values: Annotated[list[float], Field(description="Singular values, the largest first.")]
     marks: list[SpectrumMark]
+
+
+class TensorChange(Record):
+    """One tensor of two models, or the weight of a layer that one of them stores otherwise: as cores, or in few bits."""
+
+    name: str
+    found: Annotated[
+        Literal["equal", "changed", "shape", "unread", "only-model", "only-other"],
+        Field(description="`shape`: other shapes; `unread`: there in both, but what it stands for is not known."),
+    ]
+    shape: Annotated[list[int] | None, Field(description="In the model; null where it has none.")]
+    other_shape: list[int] | None
+    stored: Annotated[str | None, Field(description="How the model stores it: `BF16`, `cores, χ 64`, `nf4`.")]
+    other_stored: str | None
+    parameters: Annotated[int, Field(description="Numbers that were, or would be, compared.")]
+    relative: Annotated[
+        float | None, Field(description="‖other − model‖_F / ‖model‖_F; null where it was not computed, or the model's is 0.")
+    ] = None
+    largest: Annotated[float | None, Field(description="Largest absolute difference.")] = None
+    not_finite: Annotated[int, Field(description="Places where either is NaN or infinite: they are left out.")] = 0
+    problem: Annotated[str | None, Field(description="Why it was not compared.")] = None
+
+
+class TensorDiffStep(Record):
+    """One line of `diff MODEL OTHER --json` for each tensor, as it is done."""
+
+    kind: Literal["step"] = "step"
+    tensor: TensorChange
+    done: Annotated[int, Field(description="Bytes of both models that were read.")]
+    total: int
+
+
+class TensorDiff(Record):
+    """The last line of `diff MODEL OTHER --json`."""
+
+    kind: Literal["diff"] = "diff"
+    model: str
+    other: str
+    tensors: Annotated[list[TensorChange], Field(description="The most changed first, then what was not compared, then what is equal.")]
+    relative: Annotated[
+        float | None, Field(description="Of all numbers together that were compared; what is equal and in few bits was not unpacked.")
+    ]
+    seconds: float
+
+
+TensorDiffLine = Annotated[TensorDiffStep | TensorDiff, Field(discriminator="kind")]

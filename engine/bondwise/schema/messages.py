@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bondwise.schema.base import Predicted, Record, Strict
+from bondwise.schema.base import LayerGroup, LayerState, Predicted, Record, Strict
 from bondwise.schema.benchmark import Benchmark
 from bondwise.schema.chat import ChatSettings, ChatToken, ChatView
-from bondwise.schema.command_line import TensorFacts, TensorInfo, TensorSpectrum
+from bondwise.schema.command_line import TensorChange, TensorFacts, TensorInfo, TensorSpectrum
 from bondwise.schema.plan import PlanResult
 from bondwise.schema.profile import Cell, Curve, Sensitivity
 from bondwise.schema.requests import RunRequest
@@ -69,6 +69,71 @@ class CompareData(Record):
     layers: list[LayerFigures]
 
 
+class MapSensitivity(Record):
+    """What the newest profile of the model says of a layer at the size at which layers are compared."""
+
+    rise: Annotated[float, Field(description="Of the mean loss, nats per token.")]
+    error: Annotated[float, Field(description="Standard error of that; 0 where it is predicted.")] = 0
+    keep: Annotated[float, Field(description="Part of the parameters that was kept.")]
+    measured: bool
+
+
+class MapLayer(Record):
+    """A layer as the model map draws it."""
+
+    name: str
+    block: int
+    column: Annotated[str, Field(description="Its path in the block: layers of different blocks with the same one stand below each other.")]
+    group: LayerGroup
+    shape: list[int]
+    dtype: str
+    parameters: Annotated[int, Field(description="Stored; of a quantized weight its elements.")]
+    original_parameters: Annotated[int, Field(description="Of the dense layer that it is or stands for.")]
+    bytes: int
+    state: LayerState
+    scheme: Annotated[str | None, Field(description="Where it, or a core of it, is quantized.")] = None
+    bond_dims: list[int] = []
+    sensitivity: MapSensitivity | None = None
+    changed: Annotated[
+        list[Literal["tensorized", "healed", "quantized"]] | None, Field(description="In this order; null where nothing tells.")
+    ] = None
+    change: Annotated[
+        float | None,
+        Field(description="‖W − Ŵ‖_F / ‖W‖_F against the original's layer, as the last of `changed` left it; null: not known."),
+    ] = None
+    change_before: Annotated[float | None, Field(description="The same after the first of `changed`, where later ones changed it.")] = None
+
+
+class MapOutside(Record):
+    """Tensors outside the layers."""
+
+    name: Literal["embedding", "norm", "head", "other", "blocks"]
+    parameters: int
+    bytes: int
+    tensors: int
+
+
+class MapModel(Record):
+    name: str
+    path: str
+    parameters: int
+    bytes: int
+    base: Annotated[str | None, Field(description="Name of the model that it was made from.")] = None
+    base_path: str | None = None
+    healed: bool = False
+    profile: Annotated[str | None, Field(description="Name of the file that tells the sensitivities.")] = None
+    layers: list[MapLayer]
+    outside: list[MapOutside]
+
+
+class MapChoice(Record):
+    """A model that can be shown beside."""
+
+    name: str
+    path: str
+    hint: Annotated[str, Field(description="Where it is, or how it is related.")]
+
+
 class WebviewRequest(Strict):
     """Webview → extension. Every request is answered once, with the same id; by an error where the panel does not serve the method."""
 
@@ -95,6 +160,14 @@ class WebviewRequest(Strict):
         "benchmarkModels",
         "tensorFacts",
         "tensorSpectrum",
+        "showBeside",
+        "showMap",
+        "quantizeLayers",
+        "showSensitivity",
+        "showTensors",
+        "compareTensors",
+        "computeDiff",
+        "cancelDiff",
         "sendChat",
         "stopChat",
         "clearChat",
@@ -105,7 +178,7 @@ class WebviewRequest(Strict):
             str,
             Field(
                 description="A layer for revealLayer, a tensor for tensorFacts; the text for copyText; the content for saveFile; the "
-                "prompt for sendChat."
+                "prompt for sendChat; in the model map the folder of the model that is meant."
             ),
         ]
         | None
@@ -160,10 +233,21 @@ class HostBenchmark(Strict):
 
 
 class HostSelection(Strict):
-    """The layers that are selected in the tree."""
+    """The layers that are selected in the tree, or in another view of the same model."""
 
     type: Literal["selection"] = "selection"
     layers: list[str]
+    folder: Annotated[str | None, Field(description="Of their model, where the view shows several.")] = None
+
+
+class HostMap(Strict):
+    """What the model map shows from then on."""
+
+    type: Literal["map"] = "map"
+    model: MapModel
+    beside: Annotated[MapModel | None, Field(description="The second model.")] = None
+    choices: Annotated[list[MapChoice], Field(description="Models that can be shown beside, related ones first.")] = []
+    problem: Annotated[str | None, Field(description="Why there is no second model though one was chosen.")] = None
 
 
 class HostPlan(Strict):
@@ -198,6 +282,21 @@ class HostTensorFacts(Strict):
     name: str
     facts: TensorFacts | None = None
     spectrum: TensorSpectrum | None = None
+    problem: str | None = None
+
+
+class HostDiff(Strict):
+    """How the tensors of two models differ, as far as it is computed."""
+
+    type: Literal["diff"] = "diff"
+    model: MapChoice
+    other: MapChoice
+    state: Literal["waiting", "computing", "done", "cancelled", "failed"]
+    added: Annotated[list[TensorChange], Field(description="What has come since; all of it where `whole`.")] = []
+    whole: Annotated[bool, Field(description="What was told before is forgotten.")] = False
+    done: Annotated[int, Field(description="Bytes of both models that were read.")] = 0
+    total: int = 0
+    relative: Annotated[float | None, Field(description="Of all together, when it is done.")] = None
     problem: str | None = None
 
 
@@ -244,6 +343,8 @@ HostMessage = Annotated[
     | HostTensorFacts
     | HostRun
     | HostHeal
+    | HostMap
+    | HostDiff
     | HostChat
     | HostChatToken,
     Field(discriminator="type"),

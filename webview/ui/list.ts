@@ -1,29 +1,30 @@
-/** The list of tensors. A file may have half a million: only the rows in sight are elements. */
-import type { TensorInfo } from '../../extension/protocol/types.ts';
-import { h } from '../ui/dom.ts';
-import { t } from '../ui/l10n.ts';
-import { COLUMNS, type ColumnId, type Sort } from './rows.ts';
+/** A list of tensors. A file may have half a million: only the rows in sight are elements. */
+import { h } from './dom.ts';
+import { t } from './l10n.ts';
+import type { Column, Named, Sort } from './listRows.ts';
 
-export interface ListActions {
-  readonly sort: (column: ColumnId) => void;
-  readonly choose: (tensor: TensorInfo) => void;
+export interface ListActions<R> {
+  readonly sort: (column: string) => void;
+  readonly choose: (tensor: R) => void;
 }
 
-/** Pixels; style.css gives rows this height. */
+/** Pixels; list.css gives rows this height. */
 const ROW = 24;
 /** Rows drawn above and below those in sight, so that scrolling shows no gap. */
 const SPARE = 12;
 
-export class TensorList {
+export class TensorList<R extends Named> {
   readonly element: HTMLElement;
-  readonly #actions: ListActions;
+  readonly #actions: ListActions<R>;
+  readonly #columns: readonly Column<R>[];
   readonly #head = h('div', { role: 'row', class: 'row head' });
   readonly #rows = h('div', { role: 'rowgroup', class: 'rows' });
   readonly #scroller: HTMLElement;
-  #shown: readonly TensorInfo[] = [];
+  #shown: readonly R[] = [];
   #chosen: string | undefined;
 
-  constructor(actions: ListActions) {
+  constructor(columns: readonly Column<R>[], actions: ListActions<R>) {
+    this.#columns = columns;
     this.#actions = actions;
     this.#scroller = h('div', { class: 'scroller', tabindex: '0', role: 'grid', 'aria-label': t('Tensors') }, h('div', { role: 'rowgroup', class: 'heads' }, this.#head), this.#rows);
     this.element = this.#scroller;
@@ -32,11 +33,11 @@ export class TensorList {
     new ResizeObserver(() => this.#draw()).observe(this.#scroller);
   }
 
-  show(tensors: readonly TensorInfo[], sort: Sort, chosen: string | undefined): void {
+  show(tensors: readonly R[], sort: Sort, chosen: string | undefined): void {
     this.#shown = tensors;
     this.#chosen = chosen;
     const focused = document.activeElement instanceof HTMLElement && this.#head.contains(document.activeElement) ? document.activeElement.dataset.column : undefined;
-    this.#head.replaceChildren(...COLUMNS.map(({ id, name }) => this.#header(id, name, sort)));
+    this.#head.replaceChildren(...this.#columns.map(column => this.#header(column, sort)));
     if (focused !== undefined) {
       this.#head.querySelector<HTMLElement>(`[data-column="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     }
@@ -46,7 +47,7 @@ export class TensorList {
   }
 
   /** Scrolls it into sight, if it is among those shown. */
-  reveal(tensor: TensorInfo): void {
+  reveal(tensor: R): void {
     const at = this.#shown.indexOf(tensor);
     if (at < 0) {
       return;
@@ -61,10 +62,10 @@ export class TensorList {
     }
   }
 
-  #header(id: ColumnId, name: string, { column, descending }: Sort): HTMLElement {
+  #header({ id, name, hint }: Column<R>, { column, descending }: Sort): HTMLElement {
     const isSorted = id === column;
     const arrow = isSorted ? (descending ? ' ↓' : ' ↑') : '';
-    const control = h('button', { type: 'button', 'data-column': id, title: t('Sort by {0}', name) }, name, h('span', { 'aria-hidden': 'true' }, arrow));
+    const control = h('button', { type: 'button', 'data-column': id, title: hint ?? t('Sort by {0}', name) }, name, h('span', { 'aria-hidden': 'true' }, arrow));
     control.addEventListener('click', () => this.#actions.sort(id));
     return h('div', { role: 'columnheader', class: id, 'aria-sort': isSorted ? (descending ? 'descending' : 'ascending') : 'none' }, control);
   }
@@ -81,9 +82,9 @@ export class TensorList {
     }
   }
 
-  #row(tensor: TensorInfo, at: number): HTMLElement {
+  #row(tensor: R, at: number): HTMLElement {
     const isChosen = tensor.name === this.#chosen;
-    const cells = COLUMNS.map(({ id, text }) => h('div', { role: id === 'name' ? 'rowheader' : 'gridcell', class: id, title: id === 'name' ? tensor.name : undefined }, text(tensor)));
+    const cells = this.#columns.map(column => cell(column, tensor));
     const row = h('div', { role: 'row', id: `row-${at}`, class: isChosen ? 'row chosen' : 'row', 'aria-rowindex': String(at + 2), 'aria-selected': String(isChosen) }, ...cells);
     row.style.top = `${at * ROW}px`;
     row.addEventListener('click', () => this.#actions.choose(tensor));
@@ -105,4 +106,16 @@ export class TensorList {
       this.reveal(tensor);
     }
   }
+}
+
+function cell<R extends Named>({ id, text, part }: Column<R>, tensor: R): HTMLElement {
+  const written = text(tensor);
+  const element = h('div', { role: id === 'name' ? 'rowheader' : 'gridcell', class: id, title: id === 'name' ? tensor.name : written }, written);
+  const share = part?.(tensor);
+  if (share !== undefined) {
+    const bar = h('i', { class: 'share', 'aria-hidden': 'true' });
+    bar.style.width = `${100 * share}%`;
+    element.prepend(bar);
+  }
+  return element;
 }

@@ -1,7 +1,7 @@
-/** The numbers as a table: for the keyboard, for a screen reader, and to read off. */
-import { h } from '../ui/dom.ts';
-import { t } from '../ui/l10n.ts';
-import { type Column, type Row, type Sort, sortRows } from './rows.ts';
+/** Layers as a table: for the keyboard, for a screen reader, and to read off. */
+import { h } from './dom.ts';
+import { t } from './l10n.ts';
+import { type Column, type Row, type Sort, sortRows } from './layerRows.ts';
 
 export interface TableActions {
   readonly sort: (sort: Sort) => void;
@@ -9,7 +9,7 @@ export interface TableActions {
   readonly openMenu: (layer: string, at: { readonly x: number; readonly y: number }, from: HTMLElement) => void;
 }
 
-export class TableView {
+export class TableView<R extends Row> {
   readonly #actions: TableActions;
   readonly #head = h('tr', {});
   readonly #body = h('tbody', {});
@@ -23,7 +23,7 @@ export class TableView {
   }
 
   /** Draws anew, and leaves the focus where it was. */
-  show(caption: string, rows: readonly Row[], columns: readonly Column[], sort: Sort, selected: ReadonlySet<string>): void {
+  show(caption: string, rows: readonly R[], columns: readonly Column<R>[], sort: Sort, selected: ReadonlySet<string>): void {
     const focused = document.activeElement instanceof HTMLElement && this.element.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
     this.#caption.textContent = caption;
     this.#head.replaceChildren(...columns.map(column => this.#header(column, sort)));
@@ -33,7 +33,7 @@ export class TableView {
     }
   }
 
-  #header(column: Column, sort: Sort): HTMLElement {
+  #header(column: Column<R>, sort: Sort): HTMLElement {
     const sorted = sort.column === column.id;
     const arrow = sorted ? (sort.descending ? ' ↓' : ' ↑') : '';
     const control = h('button', { type: 'button', 'data-key': `sort ${column.id}`, title: column.hint }, column.name, h('span', { 'aria-hidden': 'true' }, arrow));
@@ -41,7 +41,7 @@ export class TableView {
     return h('th', { scope: 'col', 'aria-sort': sorted ? (sort.descending ? 'descending' : 'ascending') : 'none' }, control);
   }
 
-  #row(row: Row, columns: readonly Column[], selected: ReadonlySet<string>): HTMLElement {
+  #row(row: R, columns: readonly Column<R>[], selected: ReadonlySet<string>): HTMLElement {
     const { name } = row.layer;
     const isSelected = selected.has(name);
     const control = h('button', { type: 'button', 'data-key': name, 'aria-pressed': String(isSelected), title: t('Select; with Ctrl add or take away') }, name);

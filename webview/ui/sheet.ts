@@ -1,15 +1,23 @@
-/** The heatmap as a control: labels that stay in sight, the mouse, the keyboard, and what a screen reader is told. */
-import { h } from '../ui/dom.ts';
-import { Hint } from '../ui/hint.ts';
-import { t } from '../ui/l10n.ts';
-import { type Geometry, spotAt } from './cells.ts';
+/** Layers in rows and columns as a control: labels that stay in sight, the mouse, the keyboard, and what a screen reader is told. */
+import { h } from './dom.ts';
+import { Hint } from './hint.ts';
+import { t } from './l10n.ts';
+import { columnAt, type Geometry, spotAt, widthOf } from './geometry.ts';
 import type { Grid, Spot } from './grid.ts';
-import { draw, fit, type Picture } from './heatmap.ts';
 import { columnLabels, cornerLabel, rowLabels } from './labels.ts';
 import { moved } from './moves.ts';
 import { choose, drag, modeOf, NOTHING, type Selection } from './select.ts';
 
-export interface MapActions {
+/** What is drawn on it. */
+export interface Picture {
+  readonly grid: Grid;
+  /** @param width in pixels that there are beside the row labels. @param height below the column labels, for all rows and what else scrolls. */
+  readonly measure: (width: number, height: number) => Geometry;
+  /** One pass over all cells. @param ratio canvas pixels of a CSS pixel. */
+  readonly paint: (context: CanvasRenderingContext2D, geometry: Geometry, ratio: number) => void;
+}
+
+export interface SheetActions {
   /** @param settled false while a drag goes on. */
   readonly select: (selection: Selection, settled: boolean) => void;
   /** For the selected layers, at a point of the window. */
@@ -21,48 +29,58 @@ export interface MapActions {
   readonly scrolled: (at: { readonly x: number; readonly y: number }) => void;
 }
 
+/** Pixels, as sheet.css has them. */
 const LABEL_WIDTH = 58;
-const CELL = { width: [44, 96], height: 18 } as const;
+const HEADS_HEIGHT = 42;
 /** A drag this near to the edge scrolls. */
 const EDGE = 24;
 const EVERYTHING: Spot = { row: -1, column: -1 };
 const HELP = t('Arrow keys move, Space adds or takes away, Enter selects one, Shift with arrows a range, Control+A all; Shift+F10 opens the menu.');
 
-export class HeatmapView {
+/** Browsers refuse canvases beyond this many pixels on a side, and one in all should not take more memory than 128 MB. */
+const MAX_SIDE = 16_000;
+const MAX_PIXELS = 32e6;
+let sheets = 0;
+
+export class LayerSheet {
   /** Scrolls; never narrower than its cells. */
   readonly element: HTMLElement;
-  readonly #actions: MapActions;
+  readonly #actions: SheetActions;
   readonly #canvas = document.createElement('canvas');
   readonly #hovered = h('div', { class: 'hovered', hidden: '' });
-  readonly #cells = h('div', { class: 'cells', role: 'presentation' }, this.#canvas, this.#hovered);
+  readonly #cells = h('div', { class: 'cells', role: 'rowgroup' }, this.#canvas, this.#hovered);
   readonly #heads = h('div', { class: 'heads', role: 'rowgroup' });
   readonly #rows = h('div', { class: 'labels', role: 'rowgroup' });
-  readonly #all = cornerLabel();
+  /** Of its elements' ids: there may be two in a page. */
+  readonly #id = `sheet-${++sheets}`;
+  readonly #all = cornerLabel(this.#id);
   readonly #sheet: HTMLElement;
   readonly #hint = new Hint();
   #picture: Picture | undefined;
   #selection: Selection = NOTHING;
-  #geometry: Geometry = { cellWidth: CELL.width[0], cellHeight: CELL.height };
+  #geometry: Geometry = { edges: [0], rowHeight: 1 };
   #labels = '';
   #active: Spot = { row: 0, column: 0 };
   #activeCell: HTMLElement | undefined;
+  /** Of the active cell: in the document only with it. */
+  #activeRow: HTMLElement | undefined;
   #dragged: { readonly from: Spot; readonly before: Selection; readonly keep: boolean } | undefined;
   #asked = false;
   /** How often something else was shown: a hover says what it was when it opened. */
   #shown = 0;
 
-  constructor(actions: MapActions) {
+  constructor(actions: SheetActions) {
     this.#actions = actions;
     this.#canvas.setAttribute('aria-hidden', 'true');
     this.#sheet = h(
       'div',
-      { class: 'sheet', role: 'grid', tabindex: '0', 'aria-multiselectable': 'true', 'aria-describedby': 'map-help' },
-      this.#all,
+      { class: 'sheet', role: 'grid', tabindex: '0', 'aria-multiselectable': 'true', 'aria-describedby': `${this.#id}-help` },
+      h('div', { class: 'rows', role: 'rowgroup' }, h('div', { class: 'rows', role: 'row', 'aria-rowindex': '1' }, this.#all)),
       this.#heads,
       this.#rows,
       this.#cells,
     );
-    this.element = h('div', { class: 'map' }, this.#sheet, h('p', { id: 'map-help', class: 'unseen' }, HELP));
+    this.element = h('div', { class: 'map' }, this.#sheet, h('p', { id: `${this.#id}-help`, class: 'unseen' }, HELP));
     this.#all.addEventListener('click', event => this.#choose(EVERYTHING, event));
     this.#cells.addEventListener('pointerdown', event => this.#press(event));
     this.#cells.addEventListener('pointermove', event => this.#move(event));
@@ -93,6 +111,14 @@ export class HeatmapView {
     this.element.scrollTo(x, y);
   }
 
+  /** Follows another sheet of the same rows, and does not tell it. */
+  scrollBeside({ x, y }: { readonly x: number; readonly y: number }): void {
+    const { scrollLeft, scrollTop } = this.element;
+    if (Math.abs(scrollLeft - x) > 1 || Math.abs(scrollTop - y) > 1) {
+      this.element.scrollTo(x, y);
+    }
+  }
+
   /** Shows a layer that may be out of sight. */
   reveal(layer: string): void {
     const spot = this.#picture?.grid.spotOf(layer);
@@ -112,11 +138,9 @@ export class HeatmapView {
     if (!picture || !context) {
       return;
     }
-    const [least, most] = CELL.width;
-    const fitting = Math.floor((this.element.clientWidth - LABEL_WIDTH) / Math.max(1, picture.grid.columns.length));
-    this.#geometry = { cellWidth: Math.min(most, Math.max(least, fitting)), cellHeight: CELL.height };
+    this.#geometry = picture.measure(this.element.clientWidth - LABEL_WIDTH, this.element.clientHeight - HEADS_HEIGHT);
     this.#label(picture.grid);
-    draw(context, picture, this.#geometry, fit(this.#canvas, picture.grid, this.#geometry));
+    picture.paint(context, this.#geometry, fit(this.#canvas, picture.grid, this.#geometry));
     this.#placeActive();
   }
 
@@ -133,8 +157,8 @@ export class HeatmapView {
   // --- labels ----------------------------------------------------------------------------------------------------------------------
 
   #label(grid: Grid): void {
-    const { cellWidth, cellHeight } = this.#geometry;
-    const key = JSON.stringify([grid.columns, grid.blocks, cellWidth]);
+    const geometry = this.#geometry;
+    const key = JSON.stringify([grid.columns, grid.blocks, geometry]);
     if (key === this.#labels) {
       return;
     }
@@ -142,10 +166,10 @@ export class HeatmapView {
     this.#sheet.setAttribute('aria-rowcount', String(grid.blocks.length + 1));
     this.#sheet.setAttribute('aria-colcount', String(grid.columns.length + 1));
     const choose = (spot: Spot, event: MouseEvent) => this.#choose(spot, event);
-    this.#heads.replaceChildren(...columnLabels(grid, cellWidth, choose));
-    this.#rows.replaceChildren(...rowLabels(grid, cellHeight, choose));
-    this.#cells.style.width = `${grid.columns.length * cellWidth}px`;
-    this.#cells.style.height = `${grid.blocks.length * cellHeight}px`;
+    this.#heads.replaceChildren(...columnLabels(this.#id, grid, geometry, choose));
+    this.#rows.replaceChildren(...rowLabels(this.#id, grid, geometry.rowHeight, choose));
+    this.#cells.style.width = `${widthOf(geometry)}px`;
+    this.#cells.style.height = `${grid.blocks.length * geometry.rowHeight}px`;
   }
 
   // --- the mouse -------------------------------------------------------------------------------------------------------------------
@@ -312,10 +336,11 @@ export class HeatmapView {
     const spot = { row: Math.min(this.#active.row, grid.blocks.length - 1), column: Math.min(this.#active.column, grid.columns.length - 1) };
     this.#active = spot;
     const isHead = spot.row < 0 || spot.column < 0;
-    const id = spot.row < 0 ? `head-${spot.column}` : spot.column < 0 ? `block-${spot.row}` : `cell-${spot.row}-${spot.column}`;
+    const id = `${this.#id}-${spot.row < 0 ? `head-${spot.column}` : spot.column < 0 ? `block-${spot.row}` : `cell-${spot.row}-${spot.column}`}`;
     this.#sheet.querySelectorAll('.active').forEach(element => element.classList.remove('active'));
-    if (this.#activeCell?.id !== id && this.#activeCell?.parentElement === this.#cells) {
-      this.#activeCell.remove();
+    if (this.#activeCell?.id !== id) {
+      this.#activeRow?.remove();
+      this.#activeRow = undefined;
     }
     if (isHead) {
       this.#activeCell = document.getElementById(id) ?? undefined;
@@ -326,9 +351,8 @@ export class HeatmapView {
     if (this.#activeCell?.id !== id) {
       // Another element each time: a screen reader reads what becomes active, not what changes its place.
       this.#activeCell = h('div', { role: 'gridcell', id, 'aria-colindex': String(spot.column + 2) });
-      this.#cells.append(this.#activeCell);
-      this.#rows.querySelectorAll('[aria-owns]').forEach(row => row.removeAttribute('aria-owns'));
-      this.#rows.children[spot.row]?.setAttribute('aria-owns', id);
+      this.#activeRow = h('div', { class: 'rows', role: 'row', 'aria-rowindex': String(spot.row + 2) }, this.#activeCell);
+      this.#cells.append(this.#activeRow);
     }
     const layer = grid.at(spot);
     this.#activeCell.classList.add('active');
@@ -340,9 +364,24 @@ export class HeatmapView {
   }
 
   #place(element: HTMLElement, { row, column }: Spot): void {
-    const { cellWidth, cellHeight } = this.#geometry;
-    element.style.transform = `translate(${column * cellWidth}px, ${row * cellHeight}px)`;
-    element.style.width = `${cellWidth - 1}px`;
-    element.style.height = `${cellHeight - 1}px`;
+    const { rowHeight } = this.#geometry;
+    const { left, width } = columnAt(this.#geometry, column);
+    element.style.transform = `translate(${left}px, ${row * rowHeight}px)`;
+    element.style.width = `${width}px`;
+    element.style.height = `${rowHeight - 1}px`;
   }
+}
+
+/** Sets a canvas to the size of the grid, as sharp as the screen where that is possible. Says how many pixels a CSS pixel has. */
+function fit(canvas: HTMLCanvasElement, grid: Grid, geometry: Geometry): number {
+  const [width, height] = [Math.max(1, widthOf(geometry)), Math.max(1, grid.blocks.length * geometry.rowHeight)];
+  const ratio = Math.min(window.devicePixelRatio, MAX_SIDE / width, MAX_SIDE / height, Math.sqrt(MAX_PIXELS / (width * height)));
+  const [across, down] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
+  if (canvas.width !== across || canvas.height !== down) {
+    canvas.width = across;
+    canvas.height = down;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
+  return ratio;
 }

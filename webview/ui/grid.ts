@@ -1,6 +1,9 @@
-/** Where each layer of a profile stands: a row a block, a column a layer kind. */
+/** Where each layer of a model stands: a row a block, a column a layer kind. */
 import type { ProfileLayer } from '../../extension/protocol/types.ts';
 import { t } from '../ui/l10n.ts';
+
+/** A layer as far as its place goes. */
+export type Placed = Pick<ProfileLayer, 'name' | 'block' | 'column' | 'group'>;
 
 export interface GridColumn {
   readonly id: string;
@@ -17,24 +20,25 @@ export interface Spot {
 const GROUPS: readonly ProfileLayer['group'][] = ['attention', 'mlp', 'other'];
 export const GROUP_NAMES: Readonly<Record<ProfileLayer['group'], string>> = { attention: t('Attention'), mlp: t('MLP'), other: t('Other') };
 
-export class Grid {
+export class Grid<L extends Placed = Placed> {
   /** Block indices, ascending. */
   readonly blocks: readonly number[];
   /** Attention first, then MLP, each in the order of the profile; the union over all blocks. */
   readonly columns: readonly GridColumn[];
-  readonly #places: readonly (ProfileLayer | undefined)[];
+  readonly #places: readonly (L | undefined)[];
   readonly #spots = new Map<string, Spot>();
 
-  constructor(layers: readonly ProfileLayer[]) {
-    this.blocks = [...new Set(layers.map(layer => layer.block))].sort((a, b) => a - b);
-    const kinds = new Map(layers.map(layer => [layer.column, layer.group]));
-    const places = meanPlaces(layers);
+  /** @param all whose places there are: more than its own where grids stand side by side. */
+  constructor(layers: readonly L[], all: readonly Placed[] = layers) {
+    this.blocks = [...new Set(all.map(layer => layer.block))].sort((a, b) => a - b);
+    const kinds = new Map(all.map(layer => [layer.column, layer.group]));
+    const places = meanPlaces(all);
     const ordered = [...kinds].sort(([a, x], [b, y]) => GROUPS.indexOf(x) - GROUPS.indexOf(y) || (places.get(a) ?? 0) - (places.get(b) ?? 0));
     const labels = shortLabels(ordered.map(([id]) => id));
     this.columns = ordered.map(([id, group], i) => ({ id, group, label: labels[i] ?? id }));
     const rowOf = new Map(this.blocks.map((block, row) => [block, row]));
     const columnOf = new Map(this.columns.map(({ id }, column) => [id, column]));
-    const cells: (ProfileLayer | undefined)[] = Array.from({ length: this.blocks.length * this.columns.length });
+    const cells: (L | undefined)[] = Array.from({ length: this.blocks.length * this.columns.length });
     for (const layer of layers) {
       const spot = { row: rowOf.get(layer.block) ?? 0, column: columnOf.get(layer.column) ?? 0 };
       cells[spot.row * this.columns.length + spot.column] = layer;
@@ -44,7 +48,7 @@ export class Grid {
   }
 
   /** Undefined where a block has no such layer. */
-  at({ row, column }: Spot): ProfileLayer | undefined {
+  at({ row, column }: Spot): L | undefined {
     return column >= 0 && column < this.columns.length ? this.#places[row * this.columns.length + column] : undefined;
   }
 
@@ -88,7 +92,7 @@ export function figureBlocks(blocks: readonly number[]): readonly number[] {
 }
 
 /** Where a layer kind stands in its block, on average: blocks that lack some kinds do not put the others out of order. */
-function meanPlaces(layers: readonly ProfileLayer[]): ReadonlyMap<string, number> {
+function meanPlaces(layers: readonly Placed[]): ReadonlyMap<string, number> {
   const seen = new Map<number, number>();
   const sums = new Map<string, { total: number; count: number }>();
   for (const { block, column } of layers) {

@@ -1,0 +1,33 @@
+/** The model map: asks for its model, and passes on what comes. */
+import { Channel, type Host } from '../ui/channel.ts';
+import { h } from '../ui/dom.ts';
+import { button } from '../ui/toolkit.ts';
+import { readState } from './state.ts';
+import '../ui/base.css';
+import '../ui/controls.css';
+import '../ui/popups.css';
+import '../ui/charts.css';
+import '../ui/sheet.css';
+import './style.css';
+import { MapView } from './view.ts';
+
+declare function acquireVsCodeApi(): Host;
+
+const host = acquireVsCodeApi();
+const root = document.getElementById('root') ?? document.body;
+const state = readState(host.getState());
+const channel = new Channel(host, message => view.take(message));
+const view = new MapView(state, {
+  request: (method, argument, rest) => channel.request(method, argument, rest),
+  save: next => host.setState(next),
+});
+
+function load(): void {
+  root.replaceChildren(view.element);
+  channel.request('ready', state.beside).catch((error: unknown) => {
+    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
+    root.replaceChildren(problem, button('Try Again', load));
+  });
+}
+
+load();
