@@ -241,9 +241,10 @@ def convert(gguf: Path, folder: Path) -> None:
     """
     try:
         _convert(gguf, folder)
-    except (OSError, MemoryError):
-        raise  # of the machine, not of the file
     except Exception as failure:
+        # The machine's own errors have a number; transformers raises OSError for files too, without one.
+        if isinstance(failure, MemoryError) or (isinstance(failure, OSError) and failure.errno is not None):
+            raise
         raise UserError(
             f"{gguf.name} cannot be converted: {type(failure).__name__}: {failure}",
             "The package is damaged, or the installed libraries read it differently: set up the engine again, then get the sample model.",

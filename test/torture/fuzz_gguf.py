@@ -14,6 +14,7 @@ import signal
 import struct
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def convert_in_child(gguf: Path, output: Path) -> str:
                 status = 1
             except MemoryError:
                 status = 3
+            except BaseException:
+                traceback.print_exc()
         finally:
             os._exit(status)
     until = time.monotonic() + SECONDS
