@@ -62,6 +62,7 @@ def quantize_in_sequence(  # noqa: PLR0917 -- as `quantize_all`
             work="Taking the gradients of the loss",
         ):
             gradients.put(name, cast("Tensor", shrunk(moments).gradients))
+        whole = WholeModel(model(), source.model_map.container)
         run.phase("Quantizing block by block")
 
         def one(layer: Layer, wanted: Tensor, inputs: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def quantize_in_sequence(  # noqa: PLR0917 -- as `quantize_all`
             return make(target, wanted, moments).to(wanted)
 
         walk_and_update(
-            Walk(WholeModel(model(), source.model_map.container), ids),
+            Walk(whole, ids),
             [layer for layer in source.model_map.layers if is_module(model(), layer)],
             set(targets),
             one,

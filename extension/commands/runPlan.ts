@@ -115,7 +115,7 @@ export async function readyPlan(text: string, file: string, models: ModelList): 
  */
 async function healStep(plan: Plan, before: RunRequest, file: string, model: Model, at: (relative: string) => string): Promise<{ readonly request: RunRequest; readonly lines: readonly string[] } | undefined> {
   const { heal } = plan.file;
-  if (!heal || before.kind !== 'tensorize') {
+  if (!heal || (before.kind !== 'tensorize' && before.kind !== 'quantize')) {
     return undefined;
   }
   const { output: named, teacher, data = [{ data: 'builtin' }], ...options } = heal;

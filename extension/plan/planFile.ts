@@ -72,8 +72,8 @@ export class Plan {
         both ? t('Make a plan for each, one after the other.') : t('Add rules under tensorize or under quantize.'),
       );
     }
-    if (value.heal && quantize.length > 0) {
-      throw this.error(['heal'], t('what it quantizes cannot be healed: cores in few bits do not train.'), t('Heal first, then quantize: a plan for each.'));
+    if (value.heal && quantize.length > 0 && !quantize.some(({ scheme }) => /^(compensated|low-rank)/.test(scheme))) {
+      throw this.error(['heal'], t('beside the bits of bitsandbytes nothing trains.'), t('Use compensated-4, or heal first, then quantize: a plan for each.'));
     }
     tensorize.forEach((rule, i) => this.#checkRule(rule, i));
     quantize.forEach((rule, i) => this.#checkScheme(rule, i));

@@ -506,6 +506,10 @@ def test_a_plan_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
         ('{"model": "m", "output": "o", "tensorize": [{"layers": ["a"]}]}', "tensorize.0: give exactly one of chi, keep and error"),
         ('{"model": "m", "output": "o", "tensorise": []}', "tensorise: Extra inputs are not permitted"),
         ('{"model": "m", "output": "o", "tensorize": [{"layers": ["a"], "chi": 0}]}', "got 0"),
+        (
+            '{"model": "m", "output": "o", "quantize": [{"layers": ["a"], "scheme": "nf4"}], "heal": {"minutes": 1}}',
+            "beside the bits of bitsandbytes nothing trains",
+        ),
         ('{"version": 7}', "newer Bondwise"),
         ("[]", "PlanFile"),
     ],

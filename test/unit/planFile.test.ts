@@ -40,6 +40,12 @@ function mistake(text: string, within?: Pick<Model, 'blocks'>): PlanError {
 }
 
 describe('reading a plan', () => {
+  test('what is quantized heals where something trains beside the bits', () => {
+    const plan = (scheme: string) => JSON.stringify({ model: 'm', output: 'o', quantize: [{ layers: ['*'], scheme }], heal: { minutes: 1 } });
+    expect(mistake(plan('nf4')).message).toContain('beside the bits of bitsandbytes nothing trains');
+    expect(new Plan(plan('compensated-3'), 'p').file.heal?.minutes).toBe(1);
+  });
+
   test('comments and trailing commas are allowed', () => {
     const { file } = new Plan(PLAN, 'p');
     expect(file.tensorize).toEqual([{ layers: ['*.q'], chi: 3 }, { layers: ['b.0.k'], keep: 0.5 }]);
