@@ -32,24 +32,53 @@ await main(async () => {
   return failed === 0 ? 0 : 1;
 });
 
+/** A suite at work: what it tells is kept until its turn. */
+class Begun {
+  readonly #start = performance.now();
+  readonly #outcome: Promise<Outcome>;
+  #kept: string[] | undefined = [];
+
+  constructor(suite: Suite) {
+    this.#outcome = this.#run(suite);
+  }
+
+  show(): Promise<Outcome> {
+    process.stdout.write((this.#kept ?? []).join(''));
+    this.#kept = undefined;
+    return this.#outcome;
+  }
+
+  #write(text: string): void {
+    if (this.#kept) {
+      this.#kept.push(text);
+    } else {
+      process.stdout.write(text);
+    }
+  }
+
+  async #run(suite: Suite): Promise<Outcome> {
+    let counts: Counts;
+    try {
+      await suite.prepare();
+      this.#write(`\n━━ ${suite.name}: ${suite.about}\n`);
+      counts = await suite.run((text) => this.#write(text));
+    } catch (error) {
+      this.#write(`\n━━ ${suite.name} could not run: ${error instanceof ScriptError ? error.message : String(error)}\n`);
+      counts = { ...none, failed: 1 };
+    }
+    return { suite, counts, seconds: (performance.now() - this.#start) / 1000 };
+  }
+}
+
 async function runAll(chosen: readonly Suite[]): Promise<Outcome[]> {
   // Installing waits for the network, the first suites for the processor: they go side by side. A failure is told by the suite that needs it.
   for (const suite of chosen) {
     suite.prepare().catch(() => undefined);
   }
+  const early = new Map(chosen.filter((suite) => suite.early === true).map((suite) => [suite, new Begun(suite)]));
   const outcomes: Outcome[] = [];
   for (const suite of chosen) {
-    const start = performance.now();
-    let counts: Counts;
-    try {
-      await suite.prepare();
-      console.log(`\n━━ ${suite.name}: ${suite.about}`);
-      counts = await suite.run();
-    } catch (error) {
-      console.error(`\n━━ ${suite.name} could not run: ${error instanceof ScriptError ? error.message : String(error)}`);
-      counts = { ...none, failed: 1 };
-    }
-    outcomes.push({ suite, counts, seconds: (performance.now() - start) / 1000 });
+    outcomes.push(await (early.get(suite) ?? new Begun(suite)).show());
   }
   return outcomes;
 }

@@ -96,7 +96,7 @@ describe('Heal Model…', () => {
       data: [{ data: 'builtin', weight: 2 }, { data: 'org/name', weight: 1 }],
       minutes: 1,
       length: 256,
-      batch: 2,
+      batch: 1,
       validations: 2,
       distill: 0.5,
       teacher: path.join(place.folder, 'base'),

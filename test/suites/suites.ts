@@ -1,4 +1,4 @@
-/** Every suite of the project, in the order in which `npm test` runs them: the quick ones first, while the others are prepared. */
+/** Every suite of the project, in the order in which `npm test` shows them: the quick ones first, while the others are prepared. */
 import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -13,7 +13,9 @@ export interface Suite {
   readonly about: string;
   /** Starts what the suite needs; called for all chosen suites before the first one runs, and again by the suite itself. */
   readonly prepare: () => Promise<unknown>;
-  readonly run: () => Promise<Counts>;
+  /** Begun beside the suites before it: its work is long and for one core. What it tells is shown at its turn. */
+  readonly early?: boolean;
+  readonly run: (write: (text: string) => void) => Promise<Counts>;
 }
 
 const engine = path.join(projectRoot, 'engine');
@@ -41,23 +43,13 @@ export const suites: readonly Suite[] = [
     }),
   },
   {
-    name: 'engine',
-    about: 'pytest: the engine',
-    prepare: prepare.python,
-    run: () => withReport('pytest.xml', async (report) => {
-      const env = { BONDWISE_TEST_PYTHON: await prepare.python() };
-      const status = await run([await prepare.python(), '-m', 'pytest', `--junitxml=${report}`], { cwd: engine, env });
-      return { status, parse: fromJunit };
-    }),
-  },
-  {
     name: 'torture',
     about: 'a short part of npm run torture: faults and hostile input',
     prepare: prepare.python,
-    run: async () => {
+    run: async (write) => {
       const env = { BONDWISE_PYTHON: await prepare.python() };
       let output = '';
-      const status = await run([process.execPath, path.join(projectRoot, 'test/torture/torture.ts'), '--short'], { env, onOutput: (text) => (output += text) });
+      const status = await run([process.execPath, path.join(projectRoot, 'test/torture/torture.ts'), '--short'], { env, write: also(write, (text) => (output += text)) });
       return settle(fromMocha(output), status);
     },
   },
@@ -65,13 +57,24 @@ export const suites: readonly Suite[] = [
     name: 'host',
     about: 'mocha inside the extension host',
     prepare: () => Promise.all([prepare.workbench(), prepare.hostBundle()]),
-    run: async () => {
+    run: async (write) => {
       const env = await realWorkbench();
       const tests = await prepare.hostBundle();
       let output = '';
-      const status = await run([process.execPath, path.join(projectRoot, 'test/suites/host.ts'), tests], { env, onOutput: (text) => (output += text) });
+      const status = await run([process.execPath, path.join(projectRoot, 'test/suites/host.ts'), tests], { env, write: also(write, (text) => (output += text)) });
       return settle(fromMocha(output), status);
     },
+  },
+  {
+    name: 'engine',
+    about: 'pytest: the engine',
+    prepare: prepare.python,
+    early: true,
+    run: (write) => withReport('pytest.xml', async (report) => {
+      const env = { OMP_NUM_THREADS: '1', ...process.env, BONDWISE_TEST_PYTHON: await prepare.python() };
+      const status = await run([await prepare.python(), '-m', 'pytest', `--junitxml=${report}`], { cwd: engine, env, write });
+      return { status, parse: fromJunit };
+    }),
   },
   {
     name: 'e2e',
@@ -122,17 +125,24 @@ async function withReport(name: string, work: (file: string) => Promise<Outcome>
 interface RunOptions {
   readonly cwd?: string;
   readonly env?: NodeJS.ProcessEnv;
-  readonly onOutput?: (text: string) => void;
+  readonly write?: (text: string) => void;
 }
 
-/** Runs a program with its output on the terminal. Resolves to its exit status. */
-function run([program = '', ...args]: readonly string[], { cwd = projectRoot, env, onOutput }: RunOptions = {}): Promise<number> {
+function also(write: (text: string) => void, keep: (text: string) => void): (text: string) => void {
+  return (text) => {
+    write(text);
+    keep(text);
+  };
+}
+
+/** Runs a program, its output written where that is told, else on the terminal. Resolves to its exit status. */
+function run([program = '', ...args]: readonly string[], { cwd = projectRoot, env, write }: RunOptions = {}): Promise<number> {
   return new Promise((resolve) => {
-    const child = spawn(program, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', onOutput === undefined ? 'inherit' : 'pipe', 'inherit'] });
-    child.stdout?.on('data', (chunk: Buffer) => {
-      process.stdout.write(chunk);
-      onOutput?.(chunk.toString());
-    });
+    const output = write === undefined ? 'inherit' : 'pipe';
+    const child = spawn(program, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', output, output] });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => write?.(text));
+    }
     child.on('error', (error) => {
       console.error(`${program}: ${error.message}`);
       resolve(1);
