@@ -14,24 +14,6 @@ interface Outcome {
   readonly seconds: number;
 }
 
-await main(async () => {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { list: { type: 'boolean' } } });
-  if (values.list === true) {
-    console.log(suites.map(({ name, about }) => `${name.padEnd(14)} ${about}`).join('\n'));
-    return 0;
-  }
-  const unknown = positionals.filter((name) => !suites.some((suite) => suite.name === name));
-  if (unknown.length > 0) {
-    throw new ScriptError(`No suite ${unknown.join(', ')}. There are: ${suites.map((suite) => suite.name).join(', ')}`);
-  }
-  const chosen = suites.filter((suite) => positionals.length === 0 || positionals.includes(suite.name));
-  const outcomes = await runAll(chosen);
-  console.log(`\n${report(outcomes)}`);
-  const { passed, failed, skipped } = outcomes.map((outcome) => outcome.counts).reduce(add, none);
-  console.log(`\n${passed} passed, ${failed} failed, ${skipped} skipped`);
-  return failed === 0 ? 0 : 1;
-});
-
 /** A suite at work: what it tells is kept until its turn. */
 class Begun {
   readonly #start = performance.now();
@@ -69,6 +51,24 @@ class Begun {
     return { suite, counts, seconds: (performance.now() - this.#start) / 1000 };
   }
 }
+
+await main(async () => {
+  const { values, positionals } = parseArgs({ allowPositionals: true, options: { list: { type: 'boolean' } } });
+  if (values.list === true) {
+    console.log(suites.map(({ name, about }) => `${name.padEnd(14)} ${about}`).join('\n'));
+    return 0;
+  }
+  const unknown = positionals.filter((name) => !suites.some((suite) => suite.name === name));
+  if (unknown.length > 0) {
+    throw new ScriptError(`No suite ${unknown.join(', ')}. There are: ${suites.map((suite) => suite.name).join(', ')}`);
+  }
+  const chosen = suites.filter((suite) => positionals.length === 0 || positionals.includes(suite.name));
+  const outcomes = await runAll(chosen);
+  console.log(`\n${report(outcomes)}`);
+  const { passed, failed, skipped } = outcomes.map((outcome) => outcome.counts).reduce(add, none);
+  console.log(`\n${passed} passed, ${failed} failed, ${skipped} skipped`);
+  return failed === 0 ? 0 : 1;
+});
 
 async function runAll(chosen: readonly Suite[]): Promise<Outcome[]> {
   // Installing waits for the network, the first suites for the processor: they go side by side. A failure is told by the suite that needs it.
