@@ -56,7 +56,8 @@ class PlanFile(Strict):
     def _one_kind(self) -> PlanFile:
         if bool(self.tensorize) == bool(self.quantize):
             raise ValueError("give rules under tensorize or under quantize; a model that shall have both takes a plan for each")
-        if self.quantize and self.heal is not None and not any(rule.scheme.startswith(("compensated", "low-rank")) for rule in self.quantize):
+        heals = any(rule.scheme.startswith(("compensated", "low-rank")) for rule in self.quantize)
+        if self.quantize and self.heal is not None and not heals:
             raise ValueError("heal: beside the bits of bitsandbytes nothing trains; use compensated-4, or heal first, by a plan of its own")
         return self
 
