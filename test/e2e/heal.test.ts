@@ -55,7 +55,7 @@ void test('Heal Model… asks data, loss, budget and name, and opens the panel o
 void test('the curves grow, and come back by themselves after a reload', async () => {
   await eventually(async () => (await steps()).length > 0, runTimeout, 'a step is told');
   const before = await window.webviewFrame(charts, 60_000);
-  await tile(before, 'Perplexity').filter({ hasText: '→' }).waitFor();
+  await tile(before, 'Step').filter({ hasText: / of / }).waitFor();
   await window.shotInThemes('heal-running');
   const { process } = await waitForRun(session.folder, (status) => status.state === 'running', 60_000);
   await window.reload();
@@ -75,6 +75,8 @@ void test('cancelled in the panel and resumed there, it goes on from the step wh
   await frame.getByRole('button', { name: 'Resume' }).click();
   await eventually(async () => ((await steps()).at(-1) ?? 0) > last, runTimeout, 'a later step');
   assert.ok((await events()).filter((event) => event.type === 'started').length === 2);
+  // Between the start and the end of the budget.
+  await tile(frame, 'Perplexity').filter({ hasText: '→' }).waitFor({ timeout: runTimeout });
 });
 
 void test('Copy Command gives the line for several processes', async () => {
