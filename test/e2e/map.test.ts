@@ -46,10 +46,10 @@ void test('the original stands beside it, layer by layer, and a choice in the tr
   const frame = await window.webviewFrame(map);
   await chooseBeside(frame, sampleName);
   await frame.getByRole('grid', { name: new RegExp(`^Map of ${sampleName}`) }).waitFor();
-  await (await bondwise.openPath(small, 'Block 21', 'mlp.gate_proj')).click();
+  await (await bondwise.openPath(small, 'Block 20', 'mlp.gate_proj')).click();
   const [left, right] = [frame.getByRole('gridcell').nth(0), frame.getByRole('gridcell').nth(1)];
-  await left.and(frame.locator('[aria-label^="Block 21, mlp.gate_proj"][aria-selected="true"]')).waitFor();
-  await right.and(frame.locator('[aria-label^="Block 21, mlp.gate_proj"][aria-selected="true"]')).waitFor();
+  await left.and(frame.locator('[aria-label^="Block 20, mlp.gate_proj"][aria-selected="true"]')).waitFor();
+  await right.and(frame.locator('[aria-label^="Block 20, mlp.gate_proj"][aria-selected="true"]')).waitFor();
   await window.shotInThemes('map-beside');
   for (const colour of ['Precision', 'Sensitivity']) {
     await frame.getByRole('combobox', { name: 'Colour' }).selectOption({ label: colour });
@@ -65,9 +65,9 @@ void test('its menu is the tree’s, and the same numbers are a table', async ()
   await frame.getByRole('menuitem', { name: 'Show Tensors' }).waitFor();
   await window.shotInThemes('map-menu');
   await frame.getByRole('menuitem', { name: 'Copy Name' }).click();
-  await eventually(async () => (await window.page.evaluate('navigator.clipboard.readText()')) === 'model.layers.21.mlp.gate_proj', 10_000, 'the name is in the clipboard');
+  await eventually(async () => (await window.page.evaluate('navigator.clipboard.readText()')) === 'model.layers.20.mlp.gate_proj', 10_000, 'the name is in the clipboard');
   await frame.getByText('Table', { exact: true }).click();
-  await frame.getByRole('row', { name: /model\.layers\.21\.mlp\.gate_proj.*30%/ }).waitFor();
+  await frame.getByRole('row', { name: /model\.layers\.20\.mlp\.gate_proj.*30%/ }).waitFor();
   await window.shotInThemes('map-table');
   await assertAccessible(window, () => window.webviewFrame('table'));
 });
@@ -92,7 +92,7 @@ void test('a reload brings the map back, both models and the selection', async (
   await window.reload();
   const frame = await window.webviewFrame('table', 60_000);
   await frame.getByText(`Layers of ${small} (1st) and ${sampleName} (2nd)`).waitFor();
-  await frame.locator('tr.selected', { hasText: 'model.layers.21.mlp.gate_proj' }).waitFor();
+  await frame.locator('tr.selected', { hasText: 'model.layers.20.mlp.gate_proj' }).waitFor();
 });
 
 void test('nothing was blocked and no page failed', () => assert.deepEqual(window.problems, []));

@@ -40,7 +40,7 @@ export class MeasuredFigures {
         h(
           'table',
           {},
-          h('thead', {}, h('tr', {}, h('th', { scope: 'col' }), ...measured.map(({ name }) => h('th', { scope: 'col' }, name)))),
+          h('thead', {}, h('tr', {}, h('td', {}), ...measured.map(({ name }) => h('th', { scope: 'col' }, name)))),
           h('tbody', {}, ...ROWS.map(({ name, hint, text }) => h('tr', {}, h('th', { scope: 'row', title: hint }, name), ...measured.map(({ evaluation }) => h('td', {}, text(evaluation)))))),
         ),
       ),
