@@ -6,6 +6,9 @@ import { isActive, progressText, runOf } from '../../extension/runs/run.ts';
 import { describeData, perplexityOf } from '../../extension/views/healText.ts';
 import { displayLanguage, t } from '../ui/l10n.ts';
 
+/** The engine's, where a request names none. */
+const RATE = 2e-4;
+
 export interface Tile {
   readonly name: string;
   readonly value: string;
@@ -25,7 +28,7 @@ export function leadOf(run: RunView, history: History | undefined): string {
   if (!options) {
     return '';
   }
-  const { distill = 0.5, length = 512, batch = 8, learning_rate = 5e-4 } = options;
+  const { distill = 0.5, length = 512, batch = 8, learning_rate = RATE } = options;
   return [
     plan ? t('{0} of {1} parameters train ({2})', formatParameters(plan.trained), formatParameters(plan.parameters), formatPercent(plan.trained / plan.parameters)) : '',
     distill === 0 ? t('towards the text alone') : distill === 1 ? t('towards what the original says') : t('towards what the original says ({0}) and the text', formatPercent(distill)),
@@ -93,7 +96,7 @@ export function tilesOf(run: RunView, history: History | undefined): readonly Ti
   if (last) {
     tiles.push(
       { name: t('Training loss'), value: t('{0} nats', formatNumber(last.cross_entropy)), note: t('gradient norm {0}', formatNumber(last.gradient)), hint: t('Cross entropy per token on what is trained on, the latest.') },
-      { name: t('Learning rate'), value: formatRate(last.learning_rate), note: t('at most {0}', formatRate(optionsOf(run)?.learning_rate ?? 5e-4)), hint: t('Of the latest step: it rises in the warm-up, then falls along half a cosine.') },
+      { name: t('Learning rate'), value: formatRate(last.learning_rate), note: t('at most {0}', formatRate(optionsOf(run)?.learning_rate ?? RATE)), hint: t('Of the latest step: it rises in the warm-up, then falls along half a cosine.') },
       { name: t('Tokens per second'), value: formatNumber(last.tokens_per_second), note: plan ? t('{0} a step', formatDuration(plan.tokens_per_step / last.tokens_per_second)) : '', hint: t('Tokens trained on; validations do not count.') },
       memoryTile(last.memory, run.estimate?.memory_available),
     );
