@@ -13,12 +13,14 @@ export interface Suite {
   readonly about: string;
   /** Starts what the suite needs; called for all chosen suites before the first one runs, and again by the suite itself. */
   readonly prepare: () => Promise<unknown>;
-  /** Begun beside the suites before it: its work is long and for one core. What it tells is shown at its turn. */
+  /** Begun beside the suites before it: its work is long and for one core. What it tells is shown at its turn, which is over when it ends. */
   readonly early?: boolean;
   readonly run: (write: (text: string) => void) => Promise<Counts>;
 }
 
 const engine = path.join(projectRoot, 'engine');
+/** Files whose tests do whole runs, many of them killed: a third of the suite's time, for another core. */
+const LONG = /^test_(heal|quantize|serve|sensitivity|tensorize|own_code)/;
 const nothing = (): Promise<void> => Promise.resolve();
 
 export const suites: readonly Suite[] = [
@@ -65,17 +67,8 @@ export const suites: readonly Suite[] = [
       return settle(fromMocha(output), status);
     },
   },
-  {
-    name: 'engine',
-    about: 'pytest: the engine',
-    prepare: prepare.python,
-    early: true,
-    run: (write) => withReport('pytest.xml', async (report) => {
-      const env = { OMP_NUM_THREADS: '1', ...process.env, BONDWISE_TEST_PYTHON: await prepare.python() };
-      const status = await run([await prepare.python(), '-m', 'pytest', `--junitxml=${report}`], { cwd: engine, env, write });
-      return { status, parse: fromJunit };
-    }),
-  },
+  pytest('engine-runs', 'pytest: whole runs of the engine', { early: false, takes: (file) => LONG.test(file) }),
+  pytest('engine', 'pytest: the engine', { early: true, takes: (file) => !LONG.test(file) }),
   {
     name: 'e2e',
     about: 'a user in the real workbench',
@@ -90,6 +83,18 @@ export const suites: readonly Suite[] = [
     }),
   },
 ];
+
+/** The engine's tests in those of its files that are taken. */
+function pytest(name: string, about: string, { early, takes }: { readonly early: boolean; readonly takes: (file: string) => boolean }): Suite {
+  const work = async (write: (text: string) => void): Promise<Counts> => withReport('pytest.xml', async (report) => {
+    const folder = path.join(projectRoot, 'test/engine');
+    const left = (await readdir(folder)).filter((file) => /^test_.*\.py$/.test(file) && !takes(file)).map((file) => `--ignore=${path.join(folder, file)}`);
+    const env = { OMP_NUM_THREADS: '1', ...process.env, BONDWISE_TEST_PYTHON: await prepare.python() };
+    const status = await run([await prepare.python(), '-m', 'pytest', `--junitxml=${report}`, ...left], { cwd: engine, env, write });
+    return { status, parse: fromJunit };
+  });
+  return { name, about, prepare: prepare.python, early, run: work };
+}
 
 async function realWorkbench(): Promise<NodeJS.ProcessEnv> {
   return { E2E_CHROMIUM: await prepare.workbench(), BONDWISE_TEST_PYTHON: await prepare.python(), BONDWISE_HOME: bondwiseHome() };
