@@ -1,8 +1,6 @@
 /** The chat panel: asks for its models, and passes on what comes. */
 import { Channel, type Host } from '../ui/channel.ts';
-import { h } from '../ui/dom.ts';
-import { button } from '../ui/toolkit.ts';
-import { t } from '../ui/l10n.ts';
+import { begin } from '../ui/ready.ts';
 import { readState } from './state.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
@@ -24,12 +22,4 @@ const page = new ChatPage(readState(host.getState()), {
   save: state => host.setState(state),
 });
 
-function load(): void {
-  root.replaceChildren(page.element);
-  channel.request('ready').catch((error: unknown) => {
-    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button(t('Try Again'), load));
-  });
-}
-
-load();
+begin(root, () => page.element, () => channel.request('ready'));

@@ -2,9 +2,9 @@
 import type { CompareData } from '../../extension/protocol/types.ts';
 import { Channel, type Host } from '../ui/channel.ts';
 import { Asker } from '../ui/asker.ts';
-import { h } from '../ui/dom.ts';
 import { t } from '../ui/l10n.ts';
-import { busy, button } from '../ui/toolkit.ts';
+import { busy } from '../ui/toolkit.ts';
+import { begin } from '../ui/ready.ts';
 import { COLUMNS, type Sort } from './figures.ts';
 import '../ui/base.css';
 import '../ui/samples.css';
@@ -47,14 +47,6 @@ function draw(): void {
   root.replaceChildren(asker.problem, view);
 }
 
-function load(): void {
-  root.replaceChildren(busy(t('Reading the figures…')));
-  channel.request('ready').catch((error: unknown) => {
-    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button(t('Try Again'), load));
-  });
-}
-
 function storedSort(state: unknown): Sort {
   const stored = typeof state === 'object' && state !== null && 'sort' in state ? state.sort : undefined;
   if (typeof stored === 'object' && stored !== null && 'column' in stored && 'descending' in stored) {
@@ -66,4 +58,4 @@ function storedSort(state: unknown): Sort {
   return { column: 'name', descending: false };
 }
 
-load();
+begin(root, () => busy(t('Reading the figures…')), () => channel.request('ready'));

@@ -10,6 +10,7 @@ import { TensorList } from '../ui/list.ts';
 import { chooseRows, nextSort, type Sort } from '../ui/listRows.ts';
 import { fieldsOf } from '../ui/stored.ts';
 import { busy, button } from '../ui/toolkit.ts';
+import { begin } from '../ui/ready.ts';
 import { columnsOf, type Kind, kindName, kindOf, KINDS, percent, remarkOf } from './rows.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
@@ -142,12 +143,4 @@ function save(): void {
   host.setState({ pair: told ? `${told.model.path}\n${told.other.path}` : stored.pair, search, kind });
 }
 
-function load(): void {
-  root.replaceChildren(busy(t('Opening both models…')));
-  channel.request('ready').catch((error: unknown) => {
-    const failed = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(failed, button(t('Try Again'), load));
-  });
-}
-
-load();
+begin(root, () => busy(t('Opening both models…')), () => channel.request('ready'));

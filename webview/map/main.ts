@@ -1,7 +1,6 @@
 /** The model map: asks for its model, and passes on what comes. */
 import { Channel, type Host } from '../ui/channel.ts';
-import { h } from '../ui/dom.ts';
-import { button } from '../ui/toolkit.ts';
+import { begin } from '../ui/ready.ts';
 import { readState } from './state.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
@@ -22,12 +21,4 @@ const view = new MapView(state, {
   save: next => host.setState(next),
 });
 
-function load(): void {
-  root.replaceChildren(view.element);
-  channel.request('ready', state.beside).catch((error: unknown) => {
-    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button('Try Again', load));
-  });
-}
-
-load();
+begin(root, () => view.element, () => channel.request('ready', state.beside));

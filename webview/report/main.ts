@@ -1,8 +1,6 @@
 /** The report panel: asks for its benchmark, and passes on what comes. */
 import { Channel, type Host } from '../ui/channel.ts';
-import { h } from '../ui/dom.ts';
-import { t } from '../ui/l10n.ts';
-import { button } from '../ui/toolkit.ts';
+import { begin } from '../ui/ready.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
 import '../ui/popups.css';
@@ -26,12 +24,4 @@ function chosenBefore(state: unknown): string | undefined {
   return typeof quality === 'string' ? quality : undefined;
 }
 
-function load(): void {
-  root.replaceChildren(view.element);
-  channel.request('ready').catch((error: unknown) => {
-    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button(t('Try Again'), load));
-  });
-}
-
-load();
+begin(root, () => view.element, () => channel.request('ready'));

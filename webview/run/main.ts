@@ -1,8 +1,6 @@
 /** The run panel: asks for its run, and passes on what comes. */
 import { Channel, type Host } from '../ui/channel.ts';
-import { h } from '../ui/dom.ts';
-import { t } from '../ui/l10n.ts';
-import { button } from '../ui/toolkit.ts';
+import { begin } from '../ui/ready.ts';
 import { readState } from './state.ts';
 import '../ui/base.css';
 import '../ui/controls.css';
@@ -26,12 +24,4 @@ const view = new RunPanelView(readState(host.getState()), {
   save: state => host.setState(state),
 });
 
-function load(): void {
-  root.replaceChildren(view.element);
-  channel.request('ready').catch((error: unknown) => {
-    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button(t('Try Again'), load));
-  });
-}
-
-load();
+begin(root, () => view.element, () => channel.request('ready'));

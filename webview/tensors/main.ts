@@ -7,7 +7,8 @@ import { t } from '../ui/l10n.ts';
 import { TensorList } from '../ui/list.ts';
 import { chooseRows, nextSort, type Sort } from '../ui/listRows.ts';
 import { onThemeChange } from '../ui/theme.ts';
-import { busy, button } from '../ui/toolkit.ts';
+import { busy } from '../ui/toolkit.ts';
+import { begin } from '../ui/ready.ts';
 import { Details, type Known } from './details.ts';
 import { COLUMNS } from './rows.ts';
 import '../ui/base.css';
@@ -161,13 +162,5 @@ function stored(): string | undefined {
   return typeof state === 'object' && state !== null && 'name' in state && typeof state.name === 'string' ? state.name : undefined;
 }
 
-function load(): void {
-  root.replaceChildren(busy(t('Reading the header…')));
-  channel.request('ready').catch((error: unknown) => {
-    const problem = h('p', { role: 'alert', class: 'problem' }, error instanceof Error ? error.message : String(error));
-    root.replaceChildren(problem, button(t('Try Again'), load));
-  });
-}
-
 onThemeChange(showDetails);
-load();
+begin(root, () => busy(t('Reading the header…')), () => channel.request('ready'));
