@@ -143,13 +143,19 @@ def read_only(kind: Kind, folder: Path, expected: Any, seconds: float, chance: r
             raise Fault(f"writable again: {told(run)['error']}")
 
 
-def removed_run(kind: Kind, folder: Path, _expected: Any, seconds: float, chance: random.Random) -> None:
-    """The run directory is deleted under the run: it ends, and does not fill the place again."""
+def begun(kind: Kind, folder: Path, seconds: float) -> tuple[Path, int]:
+    """A run in a new folder, and the engine that has been at work on it for so long."""
     os.environ["BONDWISE_HOME"] = str(folder / "home")
     folder.mkdir()
     run = kind.make(folder)
     child = fork_engine(run)
-    time.sleep(chance.random() * 0.8 * seconds)
+    time.sleep(seconds)
+    return run, child
+
+
+def removed_run(kind: Kind, folder: Path, _expected: Any, seconds: float, chance: random.Random) -> None:
+    """The run directory is deleted under the run: it ends, and does not fill the place again."""
+    run, child = begun(kind, folder, chance.random() * 0.8 * seconds)
     shutil.rmtree(run, ignore_errors=True)
     ended(child, "the run directory deleted")
     if run.exists() and any(path.suffix != ".txt" for path in run.rglob("*") if path.is_file()):
@@ -158,11 +164,7 @@ def removed_run(kind: Kind, folder: Path, _expected: Any, seconds: float, chance
 
 def clock_back(kind: Kind, folder: Path, expected: Any, seconds: float, chance: random.Random) -> None:
     """Killed, then resumed by a machine whose clock is a day behind."""
-    os.environ["BONDWISE_HOME"] = str(folder / "home")
-    folder.mkdir()
-    run = kind.make(folder)
-    child = fork_engine(run)
-    time.sleep(chance.random() * 0.8 * seconds)
+    run, child = begun(kind, folder, chance.random() * 0.8 * seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     before = whole_lines(run)
@@ -181,11 +183,7 @@ def clock_back(kind: Kind, folder: Path, expected: Any, seconds: float, chance: 
 
 def pid_reused(kind: Kind, folder: Path, expected: Any, seconds: float, chance: random.Random) -> None:
     """The process that the status names is gone, and its id belongs to another one: to this very process."""
-    os.environ["BONDWISE_HOME"] = str(folder / "home")
-    folder.mkdir()
-    run = kind.make(folder)
-    child = fork_engine(run)
-    time.sleep(0.2 + chance.random() * 0.6 * seconds)
+    run, child = begun(kind, folder, 0.2 + chance.random() * 0.6 * seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     status = told(run)
@@ -201,11 +199,7 @@ def pid_reused(kind: Kind, folder: Path, expected: Any, seconds: float, chance: 
 
 def two_engines(kind: Kind, folder: Path, expected: Any, seconds: float, chance: random.Random) -> None:
     """Two windows resume one run at once: one engine does it, the other refuses and touches nothing."""
-    os.environ["BONDWISE_HOME"] = str(folder / "home")
-    folder.mkdir()
-    run = kind.make(folder)
-    first = fork_engine(run)
-    time.sleep(chance.random() * 0.3)
+    run, first = begun(kind, folder, chance.random() * 0.3)
     second = fork_engine(run)
     statuses = sorted((ended(first, "the first of two engines"), ended(second, "the second of two engines")))
     if statuses[0] != 0 or (statuses[1] != 0 and "already being worked on" not in (run / "log.txt").read_text()):
